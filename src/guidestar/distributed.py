@@ -1,0 +1,118 @@
+"""What the objectives need from `torch.distributed`, and nothing else of it.
+
+Every function is the identity when no process group is initialised, so that the same code runs on one process. The
+convention is that of `DistributedDataParallel`: gradients of parameters are *averaged* over the ranks, so a local
+gradient is written such that its mean over the ranks is the gradient of the objective of the global batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together (1 without a process group).
+
+    Example:
+        >>> world_size()
+        1
+    """
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0.
+
+    Example:
+        >>> rank()
+        0
+    """
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def mean(values: Tensor) -> Tensor:
+    """Mean of `values` over the ranks, detached.
+
+    Example:
+        >>> mean(torch.tensor(2.0))
+        tensor(2.)
+    """
+    size = world_size()
+    if size == 1:
+        return values.detach()
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / size
+
+
+def log_mean_exp(values: Tensor) -> Tensor:
+    """log of the mean over the ranks of exp(`values`), detached, without overflow.
+
+    Example:
+        >>> log_mean_exp(torch.tensor(1000.0))
+        tensor(1000.)
+    """
+    if world_size() == 1:
+        return values.detach()
+    return torch.logsumexp(gather(values.unsqueeze(0)), dim=0) - math.log(world_size())
+
+
+def mean_value(values: Tensor) -> Tensor:
+    """The mean over the ranks as value, the local tensor as gradient.
+
+    Example:
+        >>> mean_value(torch.tensor(3.0))
+        tensor(3.)
+    """
+    if world_size() == 1:
+        return values
+    return mean(values) + (values - values.detach())
+
+
+def gather(values: Tensor) -> Tensor:
+    """The ranks' tensors, one after the other along the first dimension, detached. Shapes must agree over the ranks.
+
+    Example:
+        >>> gather(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    size = world_size()
+    if size == 1:
+        return values.detach()
+    values = values.detach().contiguous()
+    out = values.new_empty((size * values.shape[0], *values.shape[1:]))
+    if values.dtype == torch.bool:
+        return gather(values.to(torch.uint8)).bool()
+    dist.all_gather_into_tensor(out, values)
+    return out
+
+
+def gather_with_gradient(values: Tensor) -> Tensor:
+    """`gather`, with this rank's slice attached to the graph.
+
+    Its gradient is multiplied by the number of ranks: a function F of the gathered tensor is the same on every rank, so
+    the mean over the ranks of (world size times the gradient by the own slice) is the gradient of F by all of them.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> gather_with_gradient(x).sum().backward()
+        >>> x.grad
+        tensor([1., 1.])
+    """
+    size = world_size()
+    if size == 1:
+        return values
+    everything = gather(values)
+    start = rank() * values.shape[0]
+    own = values.detach() + size * (values - values.detach())
+    return torch.cat([everything[:start], own, everything[start + values.shape[0] :]])

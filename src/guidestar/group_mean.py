@@ -1,0 +1,84 @@
+"""`GroupMean`: the tracked mean loss of each group, so that a risk can be taken over groups."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from guidestar import distributed
+from guidestar.schedules import Schedule
+from guidestar.state import Stateful, math_dtype
+from guidestar.tracking import Tracker
+
+
+class GroupMean(Stateful):
+    r"""The mean loss $L_g$ of each group, with memory for the groups that a batch does not hold.
+
+    $u_g \leftarrow (1-\gamma) u_g + \gamma \frac{1}{|B_g|} \sum_{j \in B_g} \ell_j$ for the groups g in the batch.
+
+    Equations:
+        the inner functions of 6.17, step 6 of Alg. 25.
+
+    Args:
+        num_groups: number of groups K.
+        gamma: averaging rate or schedule; 1 is the mean within the batch, and a group that is absent is unknown.
+
+    Shapes:
+        `losses` `[m]`, `group` `[m]` -> values `[K]` and known `[K]` (bool).
+
+    State:
+        `tracker.memory.values` float32 `[num_groups]`; none with gamma = 1.
+
+    Value and gradient:
+        the running mean of each group. Groups in the batch carry the gradient of their batch mean, absent ones their
+        remembered value without gradient, groups never seen 0 and `known` false. The risk of all known groups is then the
+        objective itself; its gradient reaches the model through the groups in the batch, so sample groups uniformly when
+        a batch cannot hold them all.
+
+    Raises:
+        ValueError: shapes do not fit.
+        IndexError: a group number on the CPU is out of range.
+
+    Example:
+        >>> groups = GroupMean(3, gamma=0.5)
+        >>> values, known = groups(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 2]))
+        >>> values, known
+        (tensor([2., 0., 5.]), tensor([ True, False,  True]))
+    """
+
+    def __init__(self, num_groups: int, gamma: float | Schedule = 0.9) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.tracker = Tracker(num_groups, gamma=gamma)
+
+    def forward(self, losses: Tensor, group: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Update the groups of the batch and return all of them, and which are known."""
+        losses = losses.to(math_dtype(losses))
+        if losses.ndim != 1 or group.shape != losses.shape:
+            raise ValueError(
+                f"`losses` and `group` must both have shape [m]. Found {tuple(losses.shape)} and {tuple(group.shape)}."
+            )
+        if group.device.type == "cpu" and group.numel() and not torch.compiler.is_compiling():
+            low, high = int(group.min()), int(group.max())
+            if low < 0 or high >= self.num_groups:
+                raise IndexError(
+                    f"`group` must lie in [0, {self.num_groups}). Found {low if low < 0 else high}. Construct GroupMean "
+                    "with the number of groups in the data."
+                )
+        estimate, present = self._batch_means(losses, group.to(losses.device), mask)
+        memory = self.tracker.memory
+        if memory is None or not (self.training and torch.is_grad_enabled()):
+            return estimate, present
+        # The means are those of all ranks' losses already: what the tracker exchanges are equal rows, and their mean.
+        tracked = self.tracker(estimate, torch.arange(self.num_groups, device=losses.device), active=present)
+        remembered, seen = self.tracker.remembered()
+        return torch.where(present, tracked, remembered.to(tracked.dtype)), seen.clone()
+
+    def _batch_means(self, losses: Tensor, group: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        one = torch.ones_like(losses) if mask is None else mask.to(losses.dtype)
+        kept = losses if mask is None else torch.where(mask, losses, 0.0)
+        zeros = losses.new_zeros(self.num_groups)
+        sums = zeros.scatter_add(0, group, kept)
+        counts = distributed.mean(zeros.scatter_add(0, group, one))
+        means = distributed.mean_value(sums / counts.clamp(min=torch.finfo(losses.dtype).tiny))
+        return means, counts > 0

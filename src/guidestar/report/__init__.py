@@ -1,0 +1,7 @@
+"""The report of a run: verdict, tables, figures and samples in one HTML file, and the same in short in a terminal."""
+
+from guidestar.report.page import build_report
+from guidestar.report.terminal import print_verdict, results_table
+from guidestar.report.verdict import Certainty, Verdict, decide
+
+__all__ = ["Certainty", "Verdict", "build_report", "decide", "print_verdict", "results_table"]

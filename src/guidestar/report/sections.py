@@ -1,0 +1,319 @@
+"""The report's content, section by section, as plain values that the template only lays out."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from guidestar.report.formatting import METRICS, Metric, count_text, seconds_text, seeds_text, value_text
+from guidestar.report.rundir import Run
+from guidestar.report.statistics import Difference, Summary, paired_difference, summarise
+from guidestar.report.strategies import Strategy, describe
+from guidestar.report.terminal import best_mean
+from guidestar.report.weights import SHOWN_FIRST, Weights, read_weights
+
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table.
+
+    Args:
+        mean: the mean as text.
+        spread: the spread as text; empty where there is none.
+        best: whether it is the best of its column.
+    """
+
+    mean: str
+    spread: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A strategy's row of a table.
+
+    Args:
+        strategy: whose row it is.
+        cells: its numbers.
+        seeds: how many seeds have results.
+    """
+
+    strategy: Strategy
+    cells: list[Cell]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """Strategies by metrics.
+
+    Args:
+        metrics: the columns.
+        baseline: whether a last column holds the difference to plain training.
+        rows: one a strategy that has results.
+    """
+
+    metrics: list[Metric]
+    baseline: bool
+    rows: list[Row]
+
+
+def results_section(run: Run, primary: Metric) -> ResultsTable:
+    """The table of strategies by metrics, with the paired difference to plain training.
+
+    Args:
+        run: the run.
+        primary: the metric of the differences.
+
+    Returns:
+        The table; without rows if there are no results.
+
+    Example:
+        >>> from pathlib import Path
+        >>> results_section(Run(Path("runs/none"), "none", [0], {}), METRICS["accuracy"]).rows
+        []
+    """
+    summaries = {
+        key: {name: summary for name, values in columns.items() if (summary := summarise(values)) is not None}
+        for key, columns in run.results.items()
+    }
+    metrics = [metric for metric in METRICS.values() if any(metric.key in row for row in summaries.values())]
+    best = {metric.key: best_mean(metric, [row.get(metric.key) for row in summaries.values()]) for metric in metrics}
+    baseline = primary.key in summaries.get("erm", {}) and len(summaries) > 1
+    rows = []
+    for key, row in summaries.items():
+        cells = [summary_cell(metric, row.get(metric.key), best[metric.key]) for metric in metrics]
+        if baseline:
+            erm = run.results["erm"][primary.key]
+            cells.append(_difference_cell(primary, key, paired_difference(run.results[key].get(primary.key, []), erm)))
+        rows.append(Row(describe(key), cells, max((summary.seeds for summary in row.values()), default=0)))
+    return ResultsTable(metrics, baseline, rows)
+
+
+def summary_cell(metric: Metric, summary: Summary | None, best: float | None) -> Cell:
+    """A mean with its spread for a table.
+
+    Args:
+        metric: which metric it is.
+        summary: of its values over seeds; None where there are none.
+        best: the best mean of the column.
+
+    Returns:
+        The cell.
+
+    Example:
+        >>> summary_cell(METRICS["accuracy"], Summary(0.947, 0.006, 5), 0.947)
+        Cell(mean='94.7', spread='± 0.6', best=True)
+    """
+    if summary is None:
+        return Cell("-")
+    spread = "" if summary.std is None else f"± {value_text(metric, summary.std, unit=False)}"
+    return Cell(value_text(metric, summary.mean, unit=False), spread, summary.mean == best)
+
+
+def cost_section(run: Run) -> list[Row]:
+    """What each strategy cost, mean over seeds: seconds, and the same against plain training; samples; passes.
+
+    Args:
+        run: the run.
+
+    Returns:
+        One row a strategy that has costs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> cost_section(Run(Path("runs/none"), "none", [0], {}))
+        []
+    """
+    rows = []
+    erm = _mean(run, "erm", "seconds")
+    for key in run.results:
+        seconds = _mean(run, key, "seconds")
+        counts = [_mean(run, key, name) for name in ("samples_trained", "forward_samples", "reference_forward_samples")]
+        if seconds is None and all(count is None for count in counts):
+            continue
+        trained = key != "as_is" and seconds is not None and erm
+        ratio = f"{seconds / erm:.2f}" if trained and seconds is not None and erm else "-"
+        cells = [Cell(seconds_text(seconds)), Cell(ratio), *(Cell(count_text(count)) for count in counts)]
+        seeds = summarise(run.results[key].get("seconds", []))
+        rows.append(Row(describe(key), cells, seeds.seeds if seeds else 0))
+    return rows
+
+
+@dataclass(frozen=True)
+class WeightShares:
+    """What a strategy's weights come to.
+
+    Args:
+        strategy: whose weights they are.
+        clean: mean weight of samples with a true label (of all samples if the true labels are not known).
+        corrupted: mean weight of samples with a changed label; empty if not known.
+        corrupted_share: the share of the total weight that went to these, with their share of the samples.
+        ignored: share of the samples with a weight below 0.1.
+    """
+
+    strategy: Strategy
+    clean: str
+    corrupted: str
+    corrupted_share: str
+    ignored: str
+
+
+def weights_section(run: Run) -> tuple[Weights | None, list[WeightShares], list[str]]:
+    """The weights to draw, the shares of every strategy that has weights, and what could not be read.
+
+    Args:
+        run: the run.
+
+    Returns:
+        The weights of the first of steer, steer+distill, select and dro that has any; shares; warnings.
+
+    Example:
+        >>> from pathlib import Path
+        >>> weights_section(Run(Path("runs/none"), "none", [0], {}))
+        (None, [], [])
+    """
+    found = [weights for key in SHOWN_FIRST if (weights := read_weights(run, key)) is not None]
+    usable = [weights for weights in found if weights.seeds and _size(weights)]
+    warnings = [warning for weights in found for warning in weights.warnings]
+    return (usable[0] if usable else None), [_shares(weights) for weights in usable], warnings
+
+
+def problem_lines(run: Run) -> list[tuple[str, str]]:
+    """What has no result, one line a strategy and reason, with the seeds that it concerns.
+
+    Args:
+        run: the run.
+
+    Returns:
+        Pairs of strategy and text.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from guidestar.report.rundir import Problem
+        >>> problem = Problem("steer", 0, "failed: NaN")
+        >>> problem_lines(Run(Path("runs/none"), "none", [0], {}, [problem]))
+        [('steer', 'failed: NaN (seed 0)')]
+    """
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for problem in run.problems:
+        seeds.setdefault((problem.strategy, problem.reason), []).append(problem.seed)
+    lines = []
+    for (strategy, reason), listed in seeds.items():
+        numbers = [str(seed) for seed in listed if seed >= 0]
+        where = f" (seed{'s' if len(numbers) > 1 else ''} {', '.join(numbers)})" if numbers else ""
+        lines.append((strategy, reason + where))
+    return lines
+
+
+def no_break(text: str) -> str:
+    """Text whose numbers keep together with their unit and spread at a line's end.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The text with some spaces made non-breaking.
+
+    Example:
+        >>> no_break("94.7 % (± 0.6) test") == "94.7\\u00a0% (±\\u00a00.6) test"
+        True
+    """
+    return re.sub(r"(?<=\d) (?=%|points\b|seeds?\b|±)|(?<=±) ", "\u00a0", text)
+
+
+def _difference_cell(metric: Metric, key: str, difference: Difference | None) -> Cell:
+    if key == "erm" or difference is None:
+        return Cell("-")
+    scale, digits = (100, 1) if metric.percent else (1, 3)
+    mean = _signed(scale * difference.mean, digits)
+    if difference.low is None or difference.high is None:
+        return Cell(mean, "one seed")
+    return Cell(mean, f"[{_signed(scale * difference.low, digits)}, {_signed(scale * difference.high, digits)}]")
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def _mean(run: Run, strategy: str, name: str) -> float | None:
+    summary = summarise(run.results.get(strategy, {}).get(name, []))
+    return summary.mean if summary else None
+
+
+def _size(weights: Weights) -> int:
+    return len(weights.clean) + (0 if weights.corrupted is None else len(weights.corrupted))
+
+
+def _shares(weights: Weights) -> WeightShares:
+    corrupted = weights.corrupted if weights.corrupted is not None and len(weights.corrupted) else None
+    pooled = weights.clean if corrupted is None else np.concatenate([weights.clean, corrupted])
+    share = ""
+    if corrupted is not None and pooled.sum() > 0:
+        of_weight, of_samples = corrupted.sum() / pooled.sum(), len(corrupted) / len(pooled)
+        share = f"{100 * of_weight:.1f} % of the weight, {100 * of_samples:.1f} % of the samples"
+    return WeightShares(
+        describe(weights.strategy),
+        clean=f"{weights.clean.mean():.2f}" if len(weights.clean) else "-",
+        corrupted="" if corrupted is None else f"{corrupted.mean():.2f}",
+        corrupted_share=share,
+        ignored=f"{100 * float((pooled < 0.1).mean()):.1f} %",
+    )
+
+
+def weight_text(value: float) -> str:
+    """A weight of a sample.
+
+    Args:
+        value: the weight; NaN where it is not known.
+
+    Returns:
+        Three significant digits.
+
+    Example:
+        >>> weight_text(3.14159), weight_text(0.00012), weight_text(float("nan"))
+        ('3.14', '0.00012', '-')
+    """
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def curve_order(finals: dict[str, float], metric: Metric) -> list[tuple[Strategy, str]]:
+    """The legend of the learning curves: best final value first.
+
+    Args:
+        finals: strategy -> last mean.
+        metric: what they are.
+
+    Returns:
+        Pairs of strategy and its final value.
+
+    Example:
+        >>> [text for _, text in curve_order({"erm": 0.8, "steer": 0.9}, METRICS["accuracy"])]
+        ['90.0 %', '80.0 %']
+    """
+    keys = sorted(finals, key=lambda key: finals[key], reverse=metric.higher_is_better)
+    return [(describe(key), value_text(metric, finals[key])) for key in keys]
+
+
+def seeds_line(seeds: int) -> str:
+    """The note under the results table.
+
+    Args:
+        seeds: how many seeds the run has.
+
+    Returns:
+        What the spread is and is not.
+
+    Example:
+        >>> seeds_line(1)
+        'One seed: there is no spread to show.'
+    """
+    if seeds < 2:
+        return "One seed: there is no spread to show."
+    return (
+        f"Mean ± standard deviation over {seeds_text(seeds)}. Differences are paired by seed, with a 95 % t interval; it "
+        "covers the luck of the seed, not that of the test data, and is not adjusted for comparing many strategies."
+    )

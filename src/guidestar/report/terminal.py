@@ -1,0 +1,104 @@
+"""The results in a terminal of 80 columns."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from guidestar.report.formatting import METRICS, Metric, seconds_text, value_text
+from guidestar.report.statistics import Results, Summary, summarise
+from guidestar.report.strategies import in_order
+from guidestar.report.verdict import decide
+
+TITLES = {
+    "accuracy": "accuracy %",
+    "balanced_accuracy": "balanced %",
+    "nll": "NLL",
+    "ece": "calib. error %",
+}
+
+
+def results_table(results: Results) -> Table:
+    """Strategies by metrics: mean ± standard deviation over seeds, the best of each column in bold.
+
+    Args:
+        results: strategy -> metric -> one value a seed.
+
+    Returns:
+        A table that fits 80 columns.
+
+    Example:
+        >>> results_table({"erm": {"accuracy": [0.85, 0.86], "seconds": [2.0, 2.1]}}).row_count
+        1
+    """
+    table = Table(box=None, pad_edge=False, header_style="dim", caption=_caption(results), caption_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    summaries = {
+        key: {name: summarise(values) for name, values in results[key].items()} for key in in_order(set(results))
+    }
+    shown = [metric for metric in METRICS.values() if any(row.get(metric.key) for row in summaries.values())]
+    for metric in shown:
+        table.add_column(TITLES[metric.key], justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    best = {metric.key: best_mean(metric, [row.get(metric.key) for row in summaries.values()]) for metric in shown}
+    for key, row in summaries.items():
+        cells = [_cell(metric, row.get(metric.key), best[metric.key]) for metric in shown]
+        seconds = row.get("seconds")
+        table.add_row(Text(key), *cells, seconds_text(seconds.mean if seconds else None))
+    return table
+
+
+def print_verdict(results: Results, metric: str = "accuracy", console: Console | None = None) -> None:
+    """Print the verdict and its notes.
+
+    Args:
+        results: strategy -> metric -> one value a seed.
+        metric: what to compare by.
+        console: where to print; the standard output by default.
+
+    Raises:
+        UserError: the metric is not known.
+
+    Example:
+        >>> print_verdict({"erm": {"accuracy": [0.5]}}, console=Console(width=80))
+        Only erm has results: 50.0 % test accuracy over 1 seed. There is nothing to
+        compare it with.
+    """
+    verdict = decide(results, metric)
+    console = console or Console()
+    console.print(Text(verdict.sentence, style="bold"))
+    for note in verdict.notes:
+        console.print(Text(note))
+
+
+def best_mean(metric: Metric, summaries: list[Summary | None]) -> float | None:
+    """The best mean of a column.
+
+    Args:
+        metric: says which end is good.
+        summaries: one a strategy; None where there is none.
+
+    Returns:
+        The mean, or None if nothing has one.
+
+    Example:
+        >>> best_mean(METRICS["nll"], [Summary(0.4, None, 1), None, Summary(0.3, None, 1)])
+        0.3
+    """
+    means = [summary.mean for summary in summaries if summary is not None]
+    if not means:
+        return None
+    return max(means) if metric.higher_is_better else min(means)
+
+
+def _cell(metric: Metric, summary: Summary | None, best: float | None) -> Text:
+    if summary is None:
+        return Text("-", style="dim")
+    text = value_text(metric, summary.mean, unit=False)
+    if summary.std is not None:
+        text += f" ± {value_text(metric, summary.std, unit=False)}"
+    return Text(text, style="bold" if summary.mean == best else "")
+
+
+def _caption(results: Results) -> str:
+    seeds = max((len(values) for row in results.values() for values in row.values()), default=0)
+    return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed: no spread"

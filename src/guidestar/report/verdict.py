@@ -1,0 +1,245 @@
+"""Which way to use the reference: the answer in a sentence, from the results alone."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from guidestar.errors import UserError
+from guidestar.report.formatting import (
+    METRICS,
+    Metric,
+    bracket_text,
+    difference_text,
+    listing,
+    seeds_text,
+    summary_text,
+)
+from guidestar.report.statistics import Difference, Results, Summary, paired_difference, summarise
+from guidestar.report.strategies import STEERED, WITHOUT_REFERENCE, describe, in_order
+
+# Up to so many values are written out one by one.
+MANY = 3
+
+
+class Certainty(Enum):
+    """What the results allow one to say."""
+
+    NOTHING = "no strategy has a result"
+    ALONE = "one strategy, nothing to compare with"
+    SINGLE_SEED = "one seed, which cannot tell"
+    TIED = "the best way is not measurably better than some other way"
+    CLEAR = "the best way is measurably better than every other way"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer.
+
+    Args:
+        certainty: what the results allow one to say.
+        winner: the strategy with the best mean; None without results.
+        tied: the strategies, the winner first, between which no difference is measurable; the winner alone if clear.
+        way: the way to use the reference that the winner stands for.
+        sentence: the answer for a reader.
+        notes: further sentences: the margins, and what is incomplete.
+    """
+
+    certainty: Certainty
+    winner: str | None
+    tied: tuple[str, ...]
+    way: str
+    sentence: str
+    notes: tuple[str, ...]
+
+
+def decide(results: Results, metric: str = "accuracy") -> Verdict:
+    """Compare strategies by one metric, with paired t intervals at 95 % over seeds.
+
+    Args:
+        results: strategy -> metric -> one value a seed, seeds in the same order everywhere; NaN where a seed has none.
+        metric: what to compare by: accuracy, balanced_accuracy, nll or ece.
+
+    Returns:
+        The verdict. It says so when a difference is not measurable or when one seed cannot tell.
+
+    Raises:
+        UserError: the metric is not one of the four.
+
+    Example:
+        >>> decide({"erm": {"accuracy": [0.85, 0.86]}, "steer": {"accuracy": [0.94, 0.95]}}).winner
+        'steer'
+    """
+    if metric not in METRICS:
+        raise UserError(f"`metric` must be one of {', '.join(METRICS)}, found {metric!r}.")
+    table = _Table(METRICS[metric], results)
+    ranking = table.ranking()
+    if not ranking:
+        sentence = f"No strategy has a result for {table.metric.noun} yet."
+        return Verdict(Certainty.NOTHING, None, (), "", sentence, ())
+    winner = ranking[0]
+    differences = {key: table.difference(winner, key) for key in ranking[1:]}
+    untold = {key for key, difference in differences.items() if difference is None or difference.low is None}
+    tied = [winner, *(key for key in ranking[1:] if key not in untold and not _separated(differences[key]))]
+    if len(ranking) == 1:
+        certainty, sentence = Certainty.ALONE, _alone(table, winner)
+    elif ranking[1] in untold:
+        certainty, sentence = Certainty.SINGLE_SEED, _single_seed(table, ranking)
+        tied = [winner]
+    elif _one_family(tied) and len(tied) < len(ranking):
+        certainty, sentence = Certainty.CLEAR, _clear(table, winner, [key for key in ranking if key not in tied])
+    else:
+        certainty, sentence = Certainty.TIED, _tied(table, tied)
+    notes = tuple(note[0].upper() + note[1:] for note in _notes(table, ranking, certainty, tied))
+    return Verdict(certainty, winner, tuple(tied), describe(winner).way, sentence, notes)
+
+
+class _Table:
+    """The results of one metric with the look-ups that sentences need."""
+
+    def __init__(self, metric: Metric, results: Results) -> None:
+        self.metric = metric
+        self.values = {key: results[key].get(metric.key, []) for key in in_order(set(results))}
+        self.summaries: dict[str, Summary] = {}
+        for key, values in self.values.items():
+            summary = summarise(values)
+            if summary is not None:
+                self.summaries[key] = summary
+
+    def ranking(self) -> list[str]:
+        sign = -1 if self.metric.higher_is_better else 1
+        return sorted(self.summaries, key=lambda key: sign * self.summaries[key].mean)
+
+    def difference(self, first: str, second: str) -> Difference | None:
+        return paired_difference(self.values[first], self.values[second])
+
+    def text(self, key: str) -> str:
+        return summary_text(self.metric, self.summaries[key])
+
+    def bracket(self, key: str) -> str:
+        return bracket_text(self.metric, self.summaries[key])
+
+    def best_of(self, keys: tuple[str, ...]) -> str | None:
+        return next((key for key in self.ranking() if key in keys), None)
+
+    def better(self, difference: float) -> bool:
+        return difference > 0 if self.metric.higher_is_better else difference < 0
+
+
+def _one_family(tied: list[str]) -> bool:
+    """Whether all of them stand for one way: a tie within it leaves no doubt about the way."""
+    return len(tied) == 1 or set(tied) <= set(STEERED) or set(tied) <= set(WITHOUT_REFERENCE)
+
+
+def _clear(table: _Table, winner: str, others: list[str]) -> str:
+    """The winner against the strategies that are measurably worse, best first."""
+    if winner in WITHOUT_REFERENCE:
+        return _without_reference(table, winner, others)
+    second = others[0]
+    seeds = seeds_text(table.summaries[winner].seeds)
+    advice, subject = describe(winner).advice, describe(winner).subject
+    if winner == "as_is":
+        facts = [f"{advice}: it has {table.text(winner)} {table.metric.noun}"]
+        facts.append(f"the best model of your own, {_name(second)}, {table.text(second)} over {seeds}")
+    else:
+        facts = [f"{advice}: {subject} gives {table.text(winner)} {table.metric.noun} over {seeds}"]
+        facts.append(f"the next best, {_name(second)}, {table.text(second)}")
+    return _sentence(table, facts, {winner, second})
+
+
+def _without_reference(table: _Table, winner: str, others: list[str]) -> str:
+    """The reference does not help: said first, then by how much it falls behind."""
+    steered = table.best_of(STEERED)
+    advice = "Do not steer here" if steered else "Train without the reference"
+    behind = []
+    if "as_is" in table.summaries:
+        behind.append(f"the reference ({table.bracket('as_is')})")
+    if steered:
+        name = "steering" if steered == "steer" else "steering with distillation"
+        behind.append(f"{name} ({table.bracket(steered)})")
+    if others[0] not in ("as_is", steered):
+        behind.append(f"the next best, {_name(others[0])} ({table.bracket(others[0])})")
+    place = "above" if table.metric.higher_is_better else "below"
+    seeds = seeds_text(table.summaries[winner].seeds)
+    return (
+        f"{advice}: {describe(winner).subject} reaches {table.text(winner)} {table.metric.noun} over {seeds}, "
+        f"{place} {listing(behind)}."
+    )
+
+
+def _tied(table: _Table, tied: list[str]) -> str:
+    names = listing([_name(key) for key in tied])
+    seeds = seeds_text(min(table.summaries[key].seeds for key in tied))
+    values = ", ".join(f"{_name(key)} {table.text(key)}" for key in tied)
+    if len(tied) > MANY:
+        values = f"from {table.text(tied[0])} to {table.text(tied[-1])}"
+    facts = [f"No measurable difference between {names} with {seeds}: {values} {table.metric.noun}"]
+    sentence = _sentence(table, facts, set(tied))
+    if any(key in WITHOUT_REFERENCE for key in tied):
+        return f"{sentence} The reference brings nothing measurable here."
+    if "as_is" in tied:
+        return f"{sentence} Using the reference as it is needs no training."
+    return sentence
+
+
+def _single_seed(table: _Table, ranking: list[str]) -> str:
+    winner, second = ranking[0], ranking[1]
+    place = "highest" if table.metric.higher_is_better else "lowest"
+    facts = [
+        f"A single seed cannot tell: {_name(winner)} is {place} with {table.text(winner)} {table.metric.noun}",
+        f"next is {_name(second)} with {table.text(second)}",
+    ]
+    return f"{_sentence(table, facts, {winner, second})} Run more seeds for a verdict."
+
+
+def _alone(table: _Table, winner: str) -> str:
+    seeds = seeds_text(table.summaries[winner].seeds)
+    return (
+        f"Only {_name(winner)} has results: {table.text(winner)} {table.metric.noun} over {seeds}. "
+        "There is nothing to compare it with."
+    )
+
+
+def _notes(table: _Table, ranking: list[str], certainty: Certainty, tied: list[str]) -> list[str]:
+    pairs = []
+    if certainty is Certainty.CLEAR:
+        pairs += [(ranking[0], key) for key in ranking if key in tied[1:]]
+        pairs.append((ranking[0], next(key for key in ranking if key not in tied)))
+    steered = table.best_of(STEERED)
+    told = any({steered, "erm"} == set(pair) for pair in pairs) or {steered, "erm"} <= set(tied)
+    if steered and "erm" in table.summaries and not told:
+        pairs.append((steered, "erm"))
+    notes = [_margin(table, first, second) for first, second in pairs]
+    expected = max(len(values) for values in table.values.values())
+    short = [key for key, values in table.values.items() if values and _seeds(table, key) < expected]
+    notes += [f"{_name(key)} has results for {_seeds(table, key)} of {seeds_text(expected)}." for key in short]
+    return [note for note in notes if note]
+
+
+def _margin(table: _Table, first: str, second: str) -> str:
+    difference = table.difference(first, second)
+    if difference is None or difference.low is None:
+        return ""
+    seeds = seeds_text(difference.seeds)
+    names = f"{_name(first)} and {_name(second)}"
+    if not difference.separated:
+        return f"No measurable difference between {names} with {seeds}."
+    place = "better" if table.better(difference.mean) else "worse"
+    size = difference_text(table.metric, difference)
+    return f"{_name(first)} is {place} than {_name(second)} by {size}, paired over {seeds}."
+
+
+def _sentence(table: _Table, facts: list[str], said: set[str]) -> str:
+    """The facts, then the reference and plain training, which a reader wants to know whatever wins."""
+    landmarks = [key for key in ("as_is", "erm") if key in table.summaries and key not in said]
+    return "; ".join([*facts, *(f"{describe(key).subject} {table.text(key)}" for key in landmarks)]) + "."
+
+
+def _seeds(table: _Table, key: str) -> int:
+    return table.summaries[key].seeds if key in table.summaries else 0
+
+
+def _separated(difference: Difference | None) -> bool:
+    return difference is not None and difference.separated
+
+
+def _name(key: str) -> str:
+    return {"as_is": "the reference", "erm": "ERM", "dro": "DRO"}.get(key, key)
