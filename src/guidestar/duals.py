@@ -93,7 +93,7 @@ class Dual(Stateful):
         if index is None:
             if len(self.memory) > 1:
                 raise ValueError(f"`index` is needed: there are {len(self.memory)} rows. Pass the row of each value.")
-            return self.memory.values[0].clone()
+            return self.memory.values.index_select(0, self._first()).squeeze(0)
         return self.memory.read(index)
 
     def step(self, objective: Tensor) -> None:
@@ -123,7 +123,7 @@ class Dual(Stateful):
         if not self.training:
             return
         if index is None:
-            rows = torch.zeros(1, dtype=torch.int64, device=self.memory.values.device)
+            rows = self._first()
             gradient, active = _single(gradient, active)
         else:
             rows = distributed.gather(self.memory.on_device(index.reshape(-1)))
@@ -139,14 +139,17 @@ class Dual(Stateful):
         moved = self.memory.read(rows).to(gradient.dtype) + self.sign * self.lr * gradient
         self.memory.write(rows, moved.clamp(*self.bounds), active)
 
+    def _first(self) -> Tensor:
+        return torch.zeros(1, dtype=torch.int64, device=self.memory.values.device)
+
     def extra_repr(self) -> str:
         return f"lr={self.lr}, momentum={self.momentum}, bounds={self.bounds}, maximise={self.sign > 0}"
 
 
-def _single(gradient: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _single(gradient: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean gradient of the single row over everything that counts on all ranks, and whether anything does."""
     if active is None:
-        return distributed.mean(gradient.mean()).reshape(1), None
-    total = distributed.mean(torch.where(active, gradient, 0.0).sum())
-    count = distributed.mean(active.sum().to(gradient.dtype))
+        active = torch.ones_like(gradient, dtype=torch.bool)
+    kept = torch.where(active, gradient, 0.0).sum()
+    total, count = distributed.mean(torch.stack([kept, active.sum().to(kept)]))
     return (total / count.clamp(min=torch.finfo(gradient.dtype).tiny)).reshape(1), (count > 0).reshape(1)

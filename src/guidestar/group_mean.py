@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar import distributed
+from guidestar.risks.base import as_mask
 from guidestar.schedules import Schedule
 from guidestar.state import Stateful, math_dtype
 from guidestar.tracking import Tracker
@@ -31,9 +32,10 @@ class GroupMean(Stateful):
 
     Value and gradient:
         the running mean of each group. Groups in the batch carry the gradient of their batch mean, absent ones their
-        remembered value without gradient, groups never seen 0 and `known` false. The risk of all known groups is then the
-        objective itself; its gradient reaches the model through the groups in the batch, so sample groups uniformly when
-        a batch cannot hold them all.
+        remembered value without gradient, groups never seen 0 and `known` false (as all are, if the batch holds no loss
+        that counts). The risk of all known groups is then the objective itself; its gradient reaches the model through
+        the groups in the batch, so sample groups uniformly when a batch cannot hold them all. In eval mode, or where
+        gradients are off: the means within the batch.
 
     Raises:
         ValueError: shapes do not fit.
@@ -65,20 +67,26 @@ class GroupMean(Stateful):
                     f"`group` must lie in [0, {self.num_groups}). Found {low if low < 0 else high}. Construct GroupMean "
                     "with the number of groups in the data."
                 )
-        estimate, present = self._batch_means(losses, group.to(losses.device), mask)
-        memory = self.tracker.memory
-        if memory is None or not (self.training and torch.is_grad_enabled()):
+        learning = self.training and torch.is_grad_enabled()
+        estimate, present = self._batch_means(losses, group.to(losses.device), mask, over_ranks=learning)
+        if self.tracker.memory is None or not learning:
             return estimate, present
         # The means are those of all ranks' losses already: what the tracker exchanges are equal rows, and their mean.
         tracked = self.tracker(estimate, torch.arange(self.num_groups, device=losses.device), active=present)
         remembered, seen = self.tracker.remembered()
-        return torch.where(present, tracked, remembered.to(tracked.dtype)), seen.clone()
+        # Without a single loss there is nothing to learn: no group counts, and a risk over them leaves its state alone.
+        known = (seen | present) & present.any()
+        return torch.where(present, tracked, remembered.to(tracked.dtype)), known
 
-    def _batch_means(self, losses: Tensor, group: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _batch_means(
+        self, losses: Tensor, group: Tensor, mask: Tensor | None, *, over_ranks: bool
+    ) -> tuple[Tensor, Tensor]:
+        mask = None if mask is None else as_mask(losses, mask)
         one = torch.ones_like(losses) if mask is None else mask.to(losses.dtype)
         kept = losses if mask is None else torch.where(mask, losses, 0.0)
         zeros = losses.new_zeros(self.num_groups)
         sums = zeros.scatter_add(0, group, kept)
-        counts = distributed.mean(zeros.scatter_add(0, group, one))
-        means = distributed.mean_value(sums / counts.clamp(min=torch.finfo(losses.dtype).tiny))
-        return means, counts > 0
+        counts = zeros.scatter_add(0, group, one)
+        counts = distributed.mean(counts) if over_ranks else counts
+        means = sums / counts.clamp(min=torch.finfo(losses.dtype).tiny)
+        return distributed.mean_value(means) if over_ranks else means, counts > 0

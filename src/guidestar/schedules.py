@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Constant:
     def rate(self, average: Tensor, epoch: Tensor | None, *, log_space: bool) -> float:
         """gamma."""
         return self.gamma
+
+    def log_rates(self, average: Tensor, epoch: Tensor | None) -> tuple[float, float]:
+        """log gamma and log(1 - gamma)."""
+        return math.log(self.gamma), math.log1p(-self.gamma)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Cosine:
         share = epoch.to(torch.float64).clamp(max=self.epochs) / self.epochs
         return 0.5 * (1.0 + torch.cos(math.pi * share)) * (1.0 - self.gamma_min) + self.gamma_min
 
+    def log_rates(self, average: Tensor, epoch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """log gamma and log(1 - gamma) of the epoch, float64 scalars."""
+        gamma = self.rate(average, epoch, log_space=True)
+        return torch.log(gamma), torch.log1p(-gamma)
+
 
 @dataclass(frozen=True)
 class Scent:
@@ -107,6 +117,14 @@ class Scent:
         """gamma for each row, from its average before the step."""
         log_average = average if log_space else torch.log(average)
         return torch.sigmoid(math.log(self.alpha) + log_average)
+
+    def log_rates(self, average: Tensor, epoch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """log gamma and log(1 - gamma) for each row, from v = log u before the step.
+
+        Neither is the logarithm of a rounded gamma: where v is far from -log(alpha), one of the two is lost in that.
+        """
+        odds = math.log(self.alpha) + average
+        return functional.logsigmoid(odds), functional.logsigmoid(-odds)
 
 
 Schedule = Constant | Cosine | Scent

@@ -53,7 +53,9 @@ class PerSampleState(nn.Module):
 
     def read(self, index: Tensor) -> Tensor:
         """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`."""
-        return self.values[self.on_device(index)]
+        rows = self.on_device(index)
+        # Not `values[rows]`: torch.compile may repeat that one in the backward pass, where the rows have changed already.
+        return self.values.index_select(0, rows.reshape(-1)).reshape((*rows.shape, *self.values.shape[1:]))
 
     def write(self, index: Tensor, values: Tensor, active: Tensor | None = None) -> None:
         """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values."""
@@ -111,7 +113,23 @@ class PerSampleState(nn.Module):
         return self
 
 
-class Epoch(nn.Module):
+class _Number(nn.Module):
+    """One whole number as a buffer; 0 again where it is brought back from the meta device, which holds no values."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.register_buffer(name, torch.zeros((), dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Number:
+        lost = any(number.is_meta for number in self.buffers())
+        super()._apply(fn, recurse)
+        for number in self.buffers():
+            if lost and not number.is_meta:
+                number.zero_()
+        return self
+
+
+class Epoch(_Number):
     """The number of the epoch, as a buffer, for what depends on it (`guidestar.schedules.Cosine`).
 
     Example:
@@ -124,8 +142,7 @@ class Epoch(nn.Module):
     number: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("number", torch.zeros((), dtype=torch.int64))
+        super().__init__("number")
 
 
 class Stateful(nn.Module):
@@ -164,7 +181,7 @@ def set_epoch(module: nn.Module, epoch: int) -> None:
             child.number.fill_(epoch)
 
 
-class Counter(nn.Module):
+class Counter(_Number):
     """A count that survives a checkpoint (of rows that had nothing to learn from).
 
     Example:
@@ -177,9 +194,8 @@ class Counter(nn.Module):
     count: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("count")
         self.writable = True
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def add(self, happened: Tensor) -> None:
         """Add the number of true entries."""
@@ -232,7 +248,7 @@ def expand(flags: Tensor, like: Tensor) -> Tensor:
         >>> expand(torch.ones(2), torch.ones(2, 3)).shape
         torch.Size([2, 1])
     """
-    return flags.reshape(*flags.shape, *([1] * (like.ndim - flags.ndim)))
+    return flags.reshape((*flags.shape, *([1] * (like.ndim - flags.ndim))))
 
 
 def merge_duplicates(index: Tensor, values: Tensor, *, log_space: bool = False) -> Tensor:

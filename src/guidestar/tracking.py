@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -157,12 +155,12 @@ class Tracker(Stateful):
             groups = torch.where(active, rows, len(memory) + torch.arange(len(rows), device=rows.device))
         new = merge_duplicates(groups, new, log_space=self.log_space)
         old = memory.read(rows).to(new.dtype)
-        gamma = self.schedule.rate(old, None if self.epoch is None else self.epoch.number, log_space=self.log_space)
-        if isinstance(gamma, Tensor):
-            gamma = gamma.to(new.dtype)
+        epoch = None if self.epoch is None else self.epoch.number
         if self.log_space:
-            mixed = torch.logaddexp(_log1m(gamma) + old, _log(gamma) + new)  # Eq. 6.14
+            log_new, log_old = (_cast(rate, new) for rate in self.schedule.log_rates(old, epoch))
+            mixed = torch.logaddexp(log_old + old, log_new + new)  # Eq. 6.14
         else:
+            gamma = _cast(self.schedule.rate(old, epoch, log_space=False), new)
             mixed = (1 - gamma) * old + gamma * new
             if previous is not None:
                 correction = (1 - gamma) if self.gamma_prime is None else self.gamma_prime
@@ -201,9 +199,5 @@ class Tracker(Stateful):
         return f"num_rows={self.num_rows}, shape={self.shape}, gamma={self.schedule}, log_space={self.log_space}"
 
 
-def _log(gamma: float | Tensor) -> float | Tensor:
-    return torch.log(gamma) if isinstance(gamma, Tensor) else math.log(gamma)
-
-
-def _log1m(gamma: float | Tensor) -> float | Tensor:
-    return torch.log1p(-gamma) if isinstance(gamma, Tensor) else math.log1p(-gamma)
+def _cast(rate: float | Tensor, like: Tensor) -> float | Tensor:
+    return rate.to(like.dtype) if isinstance(rate, Tensor) else rate

@@ -4,7 +4,7 @@ from guidestar.data.arrays import ArraySplit
 from guidestar.data.augment import flip_crop
 from guidestar.data.corrupt import label_noise, long_tail, split_rows, stratified_rows
 from guidestar.data.pictures import PictureSplit
-from guidestar.data.sources import (
+from guidestar.data.settings import (
     CsvSource,
     DigitsSource,
     FunctionSource,
@@ -15,9 +15,8 @@ from guidestar.data.sources import (
     NpzSource,
     ParquetSource,
     Source,
-    load,
-    load_pair,
 )
+from guidestar.data.sources import load, load_pair
 from guidestar.data.split import Split
 from guidestar.data.statistics import mean_std
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from guidestar.data.arrays import ArraySplit
 from guidestar.data.checks import check_labels, choose_class_names
 from guidestar.data.corrupt import stratified_rows
-from guidestar.data.pictures import PictureForm, read_picture
+from guidestar.data.pictures import PictureForm, log_skipped, read_picture
 from guidestar.errors import UserError
 
 Names = Sequence[str] | str | None
@@ -81,7 +82,7 @@ def read_npy(
     for path in (inputs, labels):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, pickle.UnpicklingError) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
             raise UserError(f"{path} is no npy file of numbers ({error}).") from error
         if not isinstance(array, np.ndarray):
             array.close()
@@ -104,13 +105,16 @@ def read_jpeg_npz(
     name: str,
     class_names: Names = None,
     other: Sequence[str] | None = None,
+    on_error: str = "raise",
     limit: int | None = None,
     limit_seed: int = 0,
 ) -> ArraySplit:
     """The split in an npz file of encoded images (JPEG, PNG, ...) packed one after the other.
 
     Image i is the bytes `offsets[i]` to `offsets[i + 1]` of the array `images`; rows are those whose entry in the
-    array `split` equals `split_value` (all rows, if that is None). Images are decoded into memory as uint8.
+    array `split` equals `split_value` (all rows, if that is None). Images are decoded into memory as uint8; without a
+    size in `form` they get that of the first. With `on_error="skip"` unreadable ones are left out, logged and listed in
+    `skipped`.
 
     Raises:
         UserError: the file is no npz file or lacks an array, no row has that split value, or an image is unreadable.
@@ -126,15 +130,38 @@ def read_jpeg_npz(
             f"{path}: `{offsets}` must have one entry more than `{labels}`; found {len(starts)} and {len(values)}."
         )
     rows = rows[limit_rows(values[rows], limit, limit_seed)]
-    keys = [str(row) for row in rows]
     chosen = choose_class_names(values[rows], given, other)
-    first: PictureForm | None = None
-    pictures = []
-    for row in rows:
-        picture = read_picture(packed[starts[row] : starts[row + 1]].tobytes(), first or form, f"{path}, image {row}")
-        first = first or PictureForm(size=(picture.shape[1], picture.shape[2]), grey=form.grey)
+    check_labels(values[rows], num_classes=len(chosen), rows=[str(row) for row in rows])
+    pictures, kept, reasons = _decode(packed, starts, rows, form, str(path), on_error)
+    log_skipped(name, reasons, len(rows))
+    if not kept:
+        raise UserError(f"the {name} split has no readable image.")
+    keys = [str(row) for row in kept]
+    result = ArraySplit(np.stack(pictures), values[kept], name=name, class_names=chosen, keys=keys)
+    result.skipped = [str(row) for row in np.setdiff1d(rows, kept)]
+    return result
+
+
+def _decode(
+    packed: np.ndarray, starts: np.ndarray, rows: np.ndarray, form: PictureForm, where: str, on_error: str
+) -> tuple[list[np.ndarray], list[int], list[str]]:
+    """The readable images, their rows, and why the others are not among them."""
+    pictures: list[np.ndarray] = []
+    kept: list[int] = []
+    reasons: list[str] = []
+    for row in rows.tolist():
+        try:
+            picture = read_picture(packed[starts[row] : starts[row + 1]].tobytes(), form, f"{where}, image {row}")
+        except UserError as error:
+            if on_error == "raise":
+                raise
+            reasons.append(str(error))
+            continue
+        if form.size is None:
+            form = PictureForm(size=(picture.shape[1], picture.shape[2]), grey=form.grey)
         pictures.append(picture)
-    return ArraySplit(np.stack(pictures), values[rows], name=name, class_names=chosen, keys=keys)
+        kept.append(row)
+    return pictures, kept, reasons
 
 
 def _build(
@@ -161,14 +188,17 @@ def _build(
     return ArraySplit(inputs[rows], checked[rows], name=name, class_names=chosen, keys=[str(row) for row in rows])
 
 
-def _open(path: Path) -> np.lib.npyio.NpzFile:
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is no npz file ({error}).") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise UserError(f"{path} holds a single array; use `source: npy` for it.")
-    return archive
+@contextmanager
+def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    # numpy leaves a file that it opened itself open when its content is broken.
+    with path.open("rb") as stream:
+        try:
+            archive = np.load(stream, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            raise UserError(f"{path} is no npz file ({error}).") from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} holds a single array; use `source: npy` for it.")
+        yield archive
 
 
 def _member(archive: np.lib.npyio.NpzFile, member: str, path: Path) -> np.ndarray:

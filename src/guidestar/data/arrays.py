@@ -126,7 +126,8 @@ def _as_tensor(inputs: np.ndarray | torch.Tensor) -> torch.Tensor:
         if array.dtype.kind == "u" and array.dtype.itemsize > 1:
             array = array.astype(np.int64)
         elif array.dtype.kind == "f":
-            array = array.astype(np.float32)
+            with np.errstate(over="ignore"):  # what overflows becomes infinite and is reported with its row
+                array = array.astype(np.float32)
         tensor = torch.from_numpy(np.require(array, requirements=["C", "W", "O"]))
     if not 1 <= tensor.ndim <= 4:
         raise UserError(

@@ -112,15 +112,11 @@ class PictureSplit(RowSplit):
         form: PictureForm,
         on_error: str = "raise",
     ) -> None:
-        kept = list(range(labels.numel()))
-        self.skipped: list[str] = []
+        kept, skipped = list(range(labels.numel())), list[str]()
         if on_error == "skip":
             kept, reasons = _readable(pictures, labels.numel())
-            self.skipped = [pictures.key(position) for position in reasons]
-            if reasons:
-                _log.warning("%s: skipped %d of %d images", name, len(reasons), labels.numel())
-                for reason in reasons.values():
-                    _log.warning("skipped: %s", reason)
+            skipped = [pictures.key(position) for position in reasons]
+            log_skipped(name, list(reasons.values()), labels.numel())
         if not kept:
             raise UserError(f"the {name} split has no readable image.")
         if form.size is None:
@@ -134,6 +130,7 @@ class PictureSplit(RowSplit):
         shape = (1 if form.grey else 3, *form.size)
         super().__init__(labels[kept], class_names, name=name, kind="image", input_shape=shape)
         self._positions = torch.tensor(kept)
+        self.skipped = skipped
 
     def _read(self, position: int) -> np.ndarray:
         return read_picture(self._pictures.read(position), self._form, self._pictures.where(position))
@@ -158,6 +155,20 @@ class PictureSplit(RowSplit):
             if position not in self._digests:
                 self._digests[position] = hashlib.sha256(self._pictures.read(position)).digest()
             yield self._digests[position]
+
+
+def log_skipped(name: str, reasons: Sequence[str], total: int) -> None:
+    """Warn, with the count and each reason, that images were left out.
+
+    Args:
+        name: the split.
+        reasons: why, one a skipped image; nothing is logged if there is none.
+        total: number of images before skipping.
+    """
+    if reasons:
+        _log.warning("%s: skipped %d of %d images", name, len(reasons), total)
+    for reason in reasons:
+        _log.warning("skipped: %s", reason)
 
 
 def _readable(pictures: Pictures, count: int) -> tuple[list[int], dict[int, str]]:

@@ -1,12 +1,10 @@
-"""Where data comes from: the settings of each source, and `load`, which reads it."""
+"""Reading a source: `load` for one split, `load_pair` for training and test together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from typing import Any, Literal
 
 from guidestar.data import archives, encoding, functions, tables
 from guidestar.data.builtin import read_digits
@@ -14,136 +12,24 @@ from guidestar.data.corrupt import split_rows
 from guidestar.data.folders import read_image_folder
 from guidestar.data.hub import read_hub
 from guidestar.data.pictures import PictureForm
+from guidestar.data.settings import (
+    CsvSource,
+    DigitsSource,
+    FunctionSource,
+    HubSource,
+    ImageFolderSource,
+    JpegNpzSource,
+    NpySource,
+    NpzSource,
+    ParquetSource,
+    PictureSettings,
+    Source,
+    SourceSettings,
+)
 from guidestar.data.split import RowSplit, Split
 from guidestar.errors import UserError
 
 OnError = Literal["raise", "skip"]
-
-
-class _Settings(BaseModel):
-    """What every source takes: `limit` keeps a stratified random choice of so many rows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    limit: PositiveInt | None = None
-    limit_seed: int = Field(default=0, ge=0)
-
-
-class NpzSource(_Settings):
-    """Arrays in one npz file; `class_names` is a list or the name of an array in the file."""
-
-    source: Literal["npz"] = "npz"
-    path: str
-    inputs: str
-    labels: str
-    class_names: list[str] | str | None = None
-
-
-class NpySource(_Settings):
-    """Two npy files."""
-
-    source: Literal["npy"] = "npy"
-    inputs: str
-    labels: str
-    class_names: list[str] | None = None
-
-
-class _PictureSettings(_Settings):
-    """What every source of encoded images takes: `size` (one number: square), default that of the first image."""
-
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
-    grey: bool = False
-
-    @property
-    def form(self) -> PictureForm:
-        """The form that images are brought into."""
-        return PictureForm((self.size, self.size) if isinstance(self.size, int) else self.size, self.grey)
-
-
-class JpegNpzSource(_PictureSettings):
-    """Encoded images packed in an npz file; rows are those whose `split` array equals `split_value`."""
-
-    source: Literal["jpeg_npz"] = "jpeg_npz"
-    path: str
-    split_value: int | str | None = None
-    images: str = "jpeg"
-    offsets: str = "offsets"
-    labels: str = "label"
-    split: str = "split"
-    class_names: list[str] | str | None = None
-
-
-class CsvSource(_Settings):
-    """A CSV file with a header; `categorical: null` finds the categorical columns."""
-
-    source: Literal["csv"] = "csv"
-    path: str
-    label: str
-    drop: list[str] = []
-    categorical: list[str] | None = None
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-
-
-class ParquetSource(_Settings):
-    """A Parquet file; `categorical: null` finds the categorical columns."""
-
-    source: Literal["parquet"] = "parquet"
-    path: str
-    label: str
-    drop: list[str] = []
-    categorical: list[str] | None = None
-
-
-class ImageFolderSource(_PictureSettings):
-    """A folder with one sub-folder a class."""
-
-    source: Literal["image_folder"] = "image_folder"
-    path: str
-
-
-class HubSource(_PictureSettings):
-    """A Hugging Face data set on disk, with a column of images or columns of features."""
-
-    source: Literal["hf"] = "hf"
-    path: str
-    split: str | None = None
-    image: str | None = None
-    features: list[str] | None = None
-    label: str = "label"
-
-    @model_validator(mode="after")
-    def _image_or_features(self) -> HubSource:
-        if (self.image is None) == (not self.features):
-            raise ValueError("give either `image` (a column) or `features` (a list of columns)")
-        return self
-
-
-class FunctionSource(_Settings):
-    """A function that returns {"train": (inputs, labels) or a split, "test": ..., "class_names": optional}."""
-
-    source: Literal["function"] = "function"
-    function: str
-    options: dict[str, Any] = {}
-
-
-class DigitsSource(_Settings):
-    """Scikit-learn's handwritten digits."""
-
-    source: Literal["sklearn_digits"] = "sklearn_digits"
-
-
-Source = Annotated[
-    NpzSource
-    | NpySource
-    | JpegNpzSource
-    | CsvSource
-    | ParquetSource
-    | ImageFolderSource
-    | HubSource
-    | FunctionSource
-    | DigitsSource,
-    Field(discriminator="source"),
-]
 
 
 def load(settings: Source, *, base: Path, other: Split | None = None, on_error: OnError = "raise") -> Split:
@@ -160,6 +46,15 @@ def load(settings: Source, *, base: Path, other: Split | None = None, on_error: 
         UserError: the content breaks a rule, or differs in shape from `other`.
         OSError: a file is missing or cannot be read.
         ImportError: an optional package is missing; names the extra.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(Path(folder) / "data.npz", x=np.zeros((4, 3)), y=[0, 1, 0, 1])
+        ...     split = load(NpzSource(path="data.npz", inputs="x", labels="y"), base=Path(folder))
+        >>> split.name, len(split), split.num_classes
+        ('train', 4, 2)
     """
     if isinstance(settings, CsvSource | ParquetSource):
         split: Split = _load_table(settings, base, other)
@@ -201,6 +96,16 @@ def load_pair(
     Raises:
         UserError: both or none of `test` and `test_fraction` are given, the two splits do not fit together, or as in
             `load`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lines = ["age,likes", *(f"{age},{'tea' if age % 2 else 'milk'}" for age in range(20))]
+        ...     _ = (Path(folder) / "data.csv").write_text("\\n".join(lines))
+        ...     source = CsvSource(path="data.csv", label="likes")
+        ...     train, test = load_pair(source, base=Path(folder), test_fraction=0.25)
+        >>> len(train), len(test), train.class_names
+        (15, 5, ['milk', 'tea'])
     """
     if test is not None and test_fraction is not None:
         raise UserError("`test` and `test_fraction` exclude each other; give one of them.")
@@ -252,7 +157,8 @@ def _load_rows(
             return archives.read_npy(inputs, labels, class_names=settings.class_names, **common)
         case JpegNpzSource():
             chosen = settings.model_dump(include={"split_value", "images", "offsets", "labels", "split", "class_names"})
-            return archives.read_jpeg_npz(_path(settings.path, base), form=_form(settings, other), **chosen, **common)
+            form = _form(settings, other)
+            return archives.read_jpeg_npz(_path(settings.path, base), form=form, on_error=on_error, **chosen, **common)
         case ImageFolderSource():
             form = _form(settings, other)
             return read_image_folder(_path(settings.path, base), form=form, on_error=on_error, **common)
@@ -290,7 +196,7 @@ def _load_returned(settings: FunctionSource, returned: Any, other: Split | None)
     return _limited(functions.split_of(returned, name, function=settings.function, other=other), settings)
 
 
-def _limited(split: Split, settings: _Settings) -> Split:
+def _limited(split: Split, settings: SourceSettings) -> Split:
     if settings.limit is None or settings.limit >= len(split):
         return split
     return split.subset(archives.limit_rows(split.labels, settings.limit, settings.limit_seed))
@@ -314,7 +220,7 @@ def _same_classes(train: Split, test: Split) -> tuple[Split, Split]:
     return grown[0], grown[1]
 
 
-def _form(settings: _PictureSettings, other: Split | None) -> PictureForm:
+def _form(settings: PictureSettings, other: Split | None) -> PictureForm:
     form = settings.form
     if form.size is None and other is not None and len(other.input_shape) == 3:
         return PictureForm((other.input_shape[1], other.input_shape[2]), form.grey)

@@ -61,6 +61,9 @@ class RowSplit(ABC):
         name: "train" or "test".
         kind: "image" or "table".
         input_shape: shape of one input, images `(C, H, W)`.
+
+    Attributes:
+        skipped: keys of images that could not be read and were left out.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class RowSplit(ABC):
         self.name = name
         self.kind = kind
         self.input_shape = input_shape
+        self.skipped: list[str] = []
         self._positions = torch.arange(labels.numel())
         self._fingerprint: str | None = None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from guidestar.losses.base import Loss
-from guidestar.risks.base import check_positive
+from guidestar.risks.base import as_mask, check_positive
 from guidestar.risks.mean import Mean
 from guidestar.state import math_dtype
 
@@ -60,6 +61,10 @@ class DistillationLoss(Loss):
                 f"`logits` and `teacher_logits` must both be [B, C]. Found {tuple(logits.shape)} and "
                 f"{tuple(teacher_logits.shape)}."
             )
+        if mask is not None:
+            mask = as_mask(logits[:, 0], mask)
+            # A NaN that is masked must not reach the gradient.
+            logits, teacher_logits = (torch.where(mask.unsqueeze(1), each, 0.0) for each in (logits, teacher_logits))
         dtype = math_dtype(logits)
         student = functional.log_softmax(logits.to(dtype) / self.temperature, dim=-1)
         teacher = functional.log_softmax(teacher_logits.detach().to(student) / self.temperature, dim=-1)

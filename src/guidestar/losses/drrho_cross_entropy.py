@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from guidestar.losses.base import Loss
-from guidestar.risks.base import Risk
+from guidestar.risks.base import Risk, as_mask
 from guidestar.risks.excess import excess
 from guidestar.state import math_dtype
 
@@ -60,6 +61,9 @@ class DRRhoCrossEntropyLoss(Loss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The steered risk of the batch."""
+        if mask is not None and logits.ndim == 2:
+            mask = as_mask(logits[:, 0], mask)
+            logits = torch.where(mask.unsqueeze(1), logits, 0.0)  # a NaN that is masked must not reach the gradient
         losses = sample_cross_entropy(logits, labels)
         if reference_losses is not None:
             losses = excess(losses, reference_losses)

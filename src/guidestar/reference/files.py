@@ -82,15 +82,16 @@ class StoreFiles:
         Raises:
             OSError: The disk is full.
         """
-        if not self._pending:
+        # Taken out first: a sync that failed once may succeed when repeated although the values are lost.
+        pending, self._pending = self._pending, []
+        if not pending:
             return
         with self._disk_full_explained():
             for file in self.arrays.values():
                 file.sync()
-            for start, stop in self._pending:
+            for start, stop in pending:
                 self.valid.set(start, stop, True)
             self.valid.sync()
-        self._pending = []
 
     def close(self) -> None:
         """Stop writing; everything stays readable."""

@@ -141,8 +141,11 @@ class _Blocks:
 
     def __iter__(self) -> Iterator[list[int]]:
         for start, stop in self.todo:
-            for first in range(start, stop, self._batch_size):
-                yield list(range(first, min(first + self._batch_size, stop)))
+            yield from self.batches(start, stop)
+
+    def batches(self, start: int, stop: int) -> Iterator[list[int]]:
+        for first in range(start, stop, self._batch_size):
+            yield list(range(first, min(first + self._batch_size, stop)))
 
 
 def _fill(
@@ -158,16 +161,14 @@ def _fill(
     done, next_commit = 0, 0.0
     for start, stop in blocks.todo:
         parts: list[dict[str, torch.Tensor]] = []
-        row = start
-        while row < stop:
+        for asked in blocks.batches(start, stop):
             inputs, labels, rows = next(batches)
-            if int(rows[0]) != row or int(rows[-1]) != row + len(rows) - 1:
+            if rows.tolist() != asked:
                 raise UserError(
-                    f"`split` {split.name!r} gave rows {name_rows(rows)} where rows from {row} were asked for."
+                    f"`split` {split.name!r} was asked for the rows {name_rows(asked)} and gave {name_rows(rows.numpy())}."
                 )
             parts.append(_score_batch(forward, inputs, labels, store))
-            row += len(labels)
-            advance(len(labels))
+            advance(len(asked))
         # One transfer from the device for a whole block.
         values: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         if "key" in store.meta.arrays:

@@ -241,8 +241,8 @@ class Store:
         if labels.shape != rows.shape:
             raise UserError(f"`labels` must have the shape of `index`, {rows.shape}, found {tuple(labels.shape)}.")
         has_loss = "loss" in self._files.arrays
-        changed = self._gather("label", rows, None) != labels if has_loss else torch.ones(len(rows), dtype=torch.bool)
-        losses = self._gather("loss", rows, torch.float32) if has_loss else torch.empty(len(rows))
+        changed = self._gather("label", rows, None) != labels if has_loss else torch.ones(rows.shape, dtype=torch.bool)
+        losses = self._gather("loss", rows, torch.float32) if has_loss else torch.empty(rows.shape)
         if changed.any():
             losses[changed] = self._losses_from_logits(rows[changed.numpy()], labels[changed])
         return losses

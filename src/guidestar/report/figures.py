@@ -65,7 +65,7 @@ def draw_curves(curves: list[Curve], metric: Metric, reference: float | None, id
     """
     scale = 100 if metric.percent else 1
 
-    def plot(axes: "Axes") -> None:
+    def plot(axes: "Axes", narrow: bool) -> None:
         for curve in curves:
             colour = colour_of(f"s-{describe(curve.strategy).colour}")
             mean, std = scale * curve.mean, scale * curve.std
@@ -80,6 +80,7 @@ def draw_curves(curves: list[Curve], metric: Metric, reference: float | None, id
         axes.margins(x=0.01)
         axes.set_xlabel("samples trained on")
         axes.set_ylabel(f"{metric.title.lower()}{', %' if metric.percent else ''}")
+        axes.locator_params(axis="x", nbins=4 if narrow else 9)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", "\u202f"))
 
     names = ", ".join(curve.strategy for curve in curves if describe(curve.strategy).colour != "other")
@@ -110,7 +111,7 @@ def draw_weights(weights: Weights, identity: str) -> Drawing:
     edges = _edges(pooled[pooled > 0])
     has_zero = bool((pooled == 0).any())
 
-    def plot(axes: "Axes") -> None:
+    def plot(axes: "Axes", narrow: bool) -> None:
         width = np.diff(np.log10(edges))[0]
         zero_place = np.log10(edges[0]) - 3 * width
         for name, values in series:
@@ -127,7 +128,7 @@ def draw_weights(weights: Weights, identity: str) -> Drawing:
                 axes.stairs([zero], box, color=colour, alpha=0.32, fill=True, linewidth=0)
                 axes.stairs([zero], box, color=colour, linewidth=1.8)
         axes.axvline(0, color=colour_of("ink"), linewidth=1.2, linestyle=(0, (2, 3)))
-        ticks = _ticks(edges[0], edges[-1], 4 if axes.get_figure().get_figwidth() < WIDE[0] else 9)
+        ticks = _ticks(edges[0], edges[-1], 5 if narrow else 10)
         places, names = list(np.log10(ticks)), [f"{tick:g}" for tick in ticks]
         axes.set_xticks(([zero_place] if has_zero else []) + places, (["0"] if has_zero else []) + names)
         axes.set_xlabel("weight (logarithmic; 1 = as in plain training)")
@@ -137,7 +138,7 @@ def draw_weights(weights: Weights, identity: str) -> Drawing:
     return _draw(plot, identity, f"Distribution of the weights that {describe(weights.strategy).key} gave to samples")
 
 
-def _draw(plot: Callable[["Axes"], None], identity: str, label: str) -> Drawing:
+def _draw(plot: Callable[["Axes", bool], None], identity: str, label: str) -> Drawing:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -145,7 +146,7 @@ def _draw(plot: Callable[["Axes"], None], identity: str, label: str) -> Drawing:
     with mpl.rc_context(SETTINGS):  # pyright: ignore[reportArgumentType]
         for form, size in (("wide", WIDE), ("narrow", NARROW)):
             figure = Figure(figsize=size, layout="constrained", dpi=72)
-            plot(figure.subplots())
+            plot(figure.subplots(), form == "narrow")
             drawn.append(to_inline_svg(figure, f"{identity}-{form}", label))
     return Drawing(*drawn)
 

@@ -158,7 +158,7 @@ def _render(sections: list[Section], primary: Metric) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: _template(name)),
+        loader=jinja2.FunctionLoader(_template),
     )
     environment.filters.update(no_break=no_break, seeds=seeds_text, seeds_line=seeds_line, weight=weight_text)
     columns, comparison = _comparison(sections, primary) if len(sections) > 1 else ([], [])
@@ -173,7 +173,7 @@ def _render(sections: list[Section], primary: Metric) -> str:
 
 
 def _template(name: str) -> str:
-    return (resources.files("guidestar.report") / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files("guidestar.report") / name).read_text(encoding="utf-8")
 
 
 def _write(target: Path, text: str) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from guidestar.errors import UserError
-from guidestar.report.statistics import Results
 from guidestar.report.strategies import in_order
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
-COSTS = ("seconds", "samples_trained", "forward_samples", "reference_forward_samples")
+# strategy -> metric -> one value a seed
+Columns = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Run:
     path: Path
     name: str
     seeds: list[int]
-    results: Results
+    results: Columns
     problems: list[Problem] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
@@ -58,8 +58,8 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read a run directory.
 
-    Results come from each seed's `result.json`, because these keep the seed; a strategy that has none of these is
-    taken from `results.json`.
+    Results come from each seed's `result.json`, because these keep the seed; a strategy that has no such file at all
+    is taken from `results.json`.
 
     Args:
         path: the directory.
@@ -92,8 +92,9 @@ def read_run(path: Path) -> Run:
     totals = _read_object(path / "results.json", warnings)
     seeds = _seeds(recipe, folders, totals)
     results, problems = _per_seed(folders, seeds, warnings)
+    reported = {strategy for _, strategy, folder in folders if (folder / "result.json").is_file()}
     for strategy, metrics in totals.items():
-        if strategy not in results and isinstance(metrics, dict):
+        if strategy not in reported and isinstance(metrics, dict):
             results[strategy] = {name: _numbers(values, len(seeds)) for name, values in metrics.items()}
     problems += _never_started(recipe, results, problems)
     ordered = {key: results[key] for key in in_order(set(results))}
@@ -168,8 +169,8 @@ def _seeds(recipe: dict[str, Any], folders: list[tuple[int, str, Path]], totals:
 
 def _per_seed(
     folders: list[tuple[int, str, Path]], seeds: list[int], warnings: list[str]
-) -> tuple[Results, list[Problem]]:
-    results: Results = {}
+) -> tuple[Columns, list[Problem]]:
+    results: Columns = {}
     problems: list[Problem] = []
     for seed, strategy, folder in folders:
         result = _read_object(folder / "result.json", warnings, required=False)
@@ -192,7 +193,7 @@ def _reason(result: dict[str, Any], folder: Path) -> str:
     return "unfinished, not a step yet" if math.isnan(step) else f"unfinished, last seen at step {step:.0f}"
 
 
-def _never_started(recipe: dict[str, Any], results: Results, problems: list[Problem]) -> list[Problem]:
+def _never_started(recipe: dict[str, Any], results: Columns, problems: list[Problem]) -> list[Problem]:
     listed = recipe.get("strategies")
     known = set(results) | {problem.strategy for problem in problems}
     names = [str(name) for name in listed] if isinstance(listed, list) else []

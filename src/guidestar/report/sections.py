@@ -135,8 +135,7 @@ def cost_section(run: Run) -> list[Row]:
         counts = [_mean(run, key, name) for name in ("samples_trained", "forward_samples", "reference_forward_samples")]
         if seconds is None and all(count is None for count in counts):
             continue
-        trained = key != "as_is" and seconds is not None and erm
-        ratio = f"{seconds / erm:.2f}" if trained and seconds is not None and erm else "-"
+        ratio = f"{seconds / erm:.2f}\u00d7" if seconds is not None and erm and key != "as_is" else "-"
         cells = [Cell(seconds_text(seconds)), Cell(ratio), *(Cell(count_text(count)) for count in counts)]
         seeds = summarise(run.results[key].get("seconds", []))
         rows.append(Row(describe(key), cells, seeds.seeds if seeds else 0))
@@ -151,14 +150,16 @@ class WeightShares:
         strategy: whose weights they are.
         clean: mean weight of samples with a true label (of all samples if the true labels are not known).
         corrupted: mean weight of samples with a changed label; empty if not known.
-        corrupted_share: the share of the total weight that went to these, with their share of the samples.
+        corrupted_weight: their share of the total weight.
+        corrupted_samples: their share of the samples.
         ignored: share of the samples with a weight below 0.1.
     """
 
     strategy: Strategy
     clean: str
     corrupted: str
-    corrupted_share: str
+    corrupted_weight: str
+    corrupted_samples: str
     ignored: str
 
 
@@ -251,17 +252,19 @@ def _size(weights: Weights) -> int:
 def _shares(weights: Weights) -> WeightShares:
     corrupted = weights.corrupted if weights.corrupted is not None and len(weights.corrupted) else None
     pooled = weights.clean if corrupted is None else np.concatenate([weights.clean, corrupted])
-    share = ""
-    if corrupted is not None and pooled.sum() > 0:
-        of_weight, of_samples = corrupted.sum() / pooled.sum(), len(corrupted) / len(pooled)
-        share = f"{100 * of_weight:.1f} % of the weight, {100 * of_samples:.1f} % of the samples"
+    total = pooled.sum()
     return WeightShares(
         describe(weights.strategy),
         clean=f"{weights.clean.mean():.2f}" if len(weights.clean) else "-",
         corrupted="" if corrupted is None else f"{corrupted.mean():.2f}",
-        corrupted_share=share,
-        ignored=f"{100 * float((pooled < 0.1).mean()):.1f} %",
+        corrupted_weight="" if corrupted is None or total == 0 else _percent(corrupted.sum() / total),
+        corrupted_samples="" if corrupted is None else _percent(len(corrupted) / len(pooled)),
+        ignored=_percent((pooled < 0.1).mean()),
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def weight_text(value: float) -> str:
@@ -271,13 +274,15 @@ def weight_text(value: float) -> str:
         value: the weight; NaN where it is not known.
 
     Returns:
-        Three significant digits.
+        Two decimals, or two significant digits where that would be too few.
 
     Example:
         >>> weight_text(3.14159), weight_text(0.00012), weight_text(float("nan"))
         ('3.14', '0.00012', '-')
     """
-    return "-" if math.isnan(value) else f"{value:.3g}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:#.2g}"
 
 
 def curve_order(finals: dict[str, float], metric: Metric) -> list[tuple[Strategy, str]]:
@@ -314,6 +319,6 @@ def seeds_line(seeds: int) -> str:
     if seeds < 2:
         return "One seed: there is no spread to show."
     return (
-        f"Mean ± standard deviation over {seeds_text(seeds)}. Differences are paired by seed, with a 95 % t interval; it "
-        "covers the luck of the seed, not that of the test data, and is not adjusted for comparing many strategies."
+        f"Mean ± standard deviation over {seeds_text(seeds)}. Differences are paired by seed, with a 95 % t interval; "
+        "it covers the luck of the seed, not that of the test data, and is not adjusted for comparing many strategies."
     )

@@ -4,12 +4,13 @@ Values are one number a seed, in the same order of seeds for every strategy; a s
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeGuard
 
-Results = dict[str, dict[str, list[float]]]
+# strategy -> metric -> one value a seed
+Results = Mapping[str, Mapping[str, Sequence[float | None]]]
 
 # The 97.5 % quantile of Student's t for 1 to 30 degrees of freedom (standard table); beyond, the normal's.
 T_QUANTILES = (
@@ -78,7 +79,7 @@ def summarise(values: Sequence[float | None]) -> Summary | None:
     finite = [value for value in values if _is_finite(value)]
     if not finite:
         return None
-    mean = math.fsum(finite) / len(finite)
+    mean = _mean(finite)
     return Summary(mean, _deviation(finite, mean), len(finite))
 
 
@@ -102,7 +103,7 @@ def paired_difference(first: Sequence[float | None], second: Sequence[float | No
     if not differences:
         return None
     seeds = len(differences)
-    mean = math.fsum(differences) / seeds
+    mean = _mean(differences)
     deviation = _deviation(differences, mean)
     if deviation is None:
         return Difference(mean, None, None, seeds)
@@ -112,6 +113,11 @@ def paired_difference(first: Sequence[float | None], second: Sequence[float | No
 
 def _t_quantile(degrees: int) -> float:
     return T_QUANTILES[degrees - 1] if degrees <= len(T_QUANTILES) else NORMAL_QUANTILE
+
+
+def _mean(values: list[float]) -> float:
+    # Around the first value, so that equal values have exactly this mean and a deviation of exactly 0.
+    return values[0] + math.fsum(value - values[0] for value in values) / len(values)
 
 
 def _deviation(values: list[float], mean: float) -> float | None:

@@ -59,9 +59,8 @@ def print_verdict(results: Results, metric: str = "accuracy", console: Console |
         UserError: the metric is not known.
 
     Example:
-        >>> print_verdict({"erm": {"accuracy": [0.5]}}, console=Console(width=80))
-        Only erm has results: 50.0 % test accuracy over 1 seed. There is nothing to
-        compare it with.
+        >>> print_verdict({"erm": {"accuracy": [0.5]}}, console=Console(width=120))
+        Only ERM has results: 50.0 % test accuracy over 1 seed. There is nothing to compare it with.
     """
     verdict = decide(results, metric)
     console = console or Console()

@@ -92,7 +92,7 @@ def read_weights(run: Run, strategy: str) -> Weights | None:
             continue
         try:
             weight, changed = _load(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             warnings.append(f"weights.npz of {strategy} on seed {seed} cannot be read: {error}")
             continue
         usable = np.isfinite(weight) & (weight >= 0)
@@ -169,7 +169,8 @@ def embedded_png(value: Any) -> tuple[str, int] | None:
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Weights, and which labels were changed if the true ones are known."""
-    with np.load(path, allow_pickle=False) as arrays:
+    # np.load leaves a file open that it cannot read, so it gets one that is open already.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         weight = arrays["weight"].astype(np.float64)
         labels = {name: arrays[name] for name in ("label", "true_label") if name in arrays}
     if weight.ndim != 1 or any(array.shape != weight.shape for array in labels.values()):

@@ -19,13 +19,13 @@ class Rows:
     """The losses of some rows, ready for a formula.
 
     Attributes:
-        losses: `[*rows, m]`, float32 or float64.
+        losses: `[*rows, m]`, float32 or float64; 0 where masked.
         index: row numbers `[*rows]` or None.
         mask: bool `[*rows, m]` or None (all count).
         count: how many losses of each row count, an int or `[*rows]`; at least 1. For a single row that is spread over
             the ranks it is the mean over the ranks, so that the ranks' mean of `sum(...) / count` is the mean over all.
         active: which rows have a loss that counts, `[*rows]`, or None (all).
-        spread: the ranks hold parts of one row.
+        spread: the ranks hold parts of one row (not in eval mode, or where gradients are off).
     """
 
     losses: Tensor
@@ -98,6 +98,7 @@ class Risk(Stateful, ABC):
                 "`losses` must have at least one dimension, the set that the risk is taken over. Found a scalar."
             )
         lead = losses.shape[:-1]
+        learning = self.training and torch.is_grad_enabled()
         if index is not None and index.shape != lead:
             if index.numel() != 1 or lead.numel() != 1:
                 raise ValueError(
@@ -106,31 +107,44 @@ class Risk(Stateful, ABC):
                 )
             index = index.reshape(lead)
         if losses.shape[-1] == 0:
-            if self.training and torch.is_grad_enabled():
+            if learning:
                 self.empty.add(torch.ones(lead, dtype=torch.bool, device=losses.device))
             return losses.sum(-1)
+        # As trackers do, ranks exchange nothing when nothing is learnt: a single rank may then evaluate alone.
+        spread = not lead and learning
         if mask is None:
-            return value(Rows(losses, index, None, losses.shape[-1], None, not lead))
-        mask = self._mask(losses, mask)
+            return value(Rows(losses, index, None, losses.shape[-1], None, spread))
+        mask = as_mask(losses, mask)
+        losses = torch.where(mask, losses, 0.0)  # or a NaN that is masked would come back as 0 * NaN in a gradient
         counted = mask.sum(-1)
-        count = distributed.mean(counted.to(losses.dtype)) if not lead else counted.to(losses.dtype)
+        count = distributed.mean(counted.to(losses.dtype)) if spread else counted.to(losses.dtype)
         active = count > 0
-        if self.training and torch.is_grad_enabled():
+        if learning:
             self.empty.add(~active)
-        rows = Rows(losses, index, mask, count.clamp(min=torch.finfo(losses.dtype).tiny), active, not lead)
-        zero = torch.where(mask, losses, 0.0).sum(-1) * 0.0
-        return torch.where(active, value(rows), zero)
+        rows = Rows(losses, index, mask, count.clamp(min=torch.finfo(losses.dtype).tiny), active, spread)
+        return torch.where(active, value(rows), losses.sum(-1) * 0.0)
 
-    @staticmethod
-    def _mask(losses: Tensor, mask: Tensor) -> Tensor:
-        if mask.dtype != torch.bool:
-            raise TypeError(f"`mask` must be a bool tensor, true where a loss counts. Found dtype {mask.dtype}.")
-        try:
-            return mask.to(losses.device).expand(losses.shape)
-        except RuntimeError as error:
-            raise ValueError(
-                f"`mask` must broadcast to the shape of `losses`, {tuple(losses.shape)}. Found {tuple(mask.shape)}."
-            ) from error
+
+def as_mask(losses: Tensor, mask: Tensor) -> Tensor:
+    """`mask` in the shape, and where, `losses` are.
+
+    Raises:
+        TypeError: it is not bool.
+        ValueError: it does not broadcast.
+
+    Example:
+        >>> as_mask(torch.zeros(2, 2), torch.tensor([True, False]))
+        tensor([[ True, False],
+                [ True, False]])
+    """
+    if mask.dtype != torch.bool:
+        raise TypeError(f"`mask` must be a bool tensor, true where a loss counts. Found dtype {mask.dtype}.")
+    try:
+        return mask.to(losses.device).expand(losses.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`mask` must broadcast to the shape of `losses`, {tuple(losses.shape)}. Found {tuple(mask.shape)}."
+        ) from error
 
 
 def whole(rows: Rows) -> tuple[Tensor, Tensor | None, int | Tensor]:

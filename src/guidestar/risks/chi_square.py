@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,9 +100,8 @@ class ChiSquare(Risk):
         nu = dual.values(rows.index).to(rows.losses.dtype)
         above = rows.losses - nu.unsqueeze(-1)
         if self.tracker is None:
-            value = (
-                rows.mean(torch.where(above >= -self.rho, above + above.square() / (2 * self.rho), -self.rho / 2)) + nu
-            )
+            inside = above + above.square() / (2 * self.rho)
+            value = rows.mean(torch.where(above < -self.rho, -self.rho / 2, inside)) + nu  # this way round NaN stays
             slope = 1.0 - rows.mean(torch.relu(1.0 + above.detach() / self.rho))
         else:
             scale = math.sqrt(1.0 + 2.0 * self.rho)
@@ -129,6 +129,25 @@ def divergence(weights: Tensor, mask: Tensor | None = None) -> Tensor:
     return 0.5 * (m * weights.square().sum(-1) - 1.0)
 
 
+def ascending(values: Tensor) -> Tensor:
+    """The entries of `values` `[..., m]` in ascending order along the last dimension, outside the graph.
+
+    Example:
+        >>> ascending(torch.tensor([2.0, 0.0, 1.0]))
+        tensor([0., 1., 2.])
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if type(values) is Tensor and values.device.type == "cpu" and not traced and not _is_transformed(values):
+        # torch.sort carries the indices along, which costs ten times as much on a CPU.
+        return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
+    return values.detach().sort(-1).values
+
+
+def _is_transformed(values: Tensor) -> bool:
+    # Inside torch.func's transforms a tensor has no memory that numpy could read.
+    return torch._C._functorch.is_functorch_wrapped_tensor(values)
+
+
 class _Sorted:
     """Losses sorted downwards as distances from the largest, in float64, with their prefix sums."""
 
@@ -136,21 +155,32 @@ class _Sorted:
         top = losses.to(torch.float64)
         if mask is not None:
             top = torch.where(mask, top, -float("inf"))
-        self.max = top.amax(-1, keepdim=True)
-        self.distance = self.max - top  # [..., m]; +inf where masked
+        self.mask = mask
+        self.distance = top.amax(-1, keepdim=True) - top  # [..., m]; +inf where masked
         self.m: float | Tensor = float(losses.shape[-1])
         if mask is not None:
             self.m = mask.sum(-1, keepdim=True).to(self.distance)
-        d = self.distance.sort(-1).values
+        d = ascending(self.distance)
         self.k = torch.arange(1, d.shape[-1] + 1, dtype=d.dtype, device=d.device)
         self.counts = None if mask is None else self.k <= self.m
         self.d = d if self.counts is None else torch.where(self.counts, d, 0.0)
         self.sum1 = self.d.cumsum(-1)
+        self.above = self.k * self.d - self.sum1  # sum over the larger losses of (l_i - l_k)
 
-    def active(self, inside: Tensor) -> Tensor:
-        """How many of the sorted losses have a positive weight, at least 1, `[..., 1]`."""
+    def active(self, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """How many of the sorted losses have a positive weight, at least 1, and the place of the last, `[..., 1]`."""
         inside = inside if self.counts is None else inside & self.counts
-        return inside.sum(-1, keepdim=True).clamp(min=1)
+        # In float64: 1 / k of an integer tensor would be float32.
+        k = inside.sum(-1, keepdim=True, dtype=self.d.dtype).clamp(min=1.0)
+        return k, k.to(torch.int64) - 1
+
+    def weights(self, offset: Tensor, slope: Tensor | float, last: Tensor) -> Tensor:
+        """[offset - slope * distance]_+ for the losses up to the `last` sorted one, else 0, `[..., m]`."""
+        # Rounding at the edge must not give weight to a loss that the sort has ruled out.
+        inside = self.distance <= self.d.gather(-1, last)
+        if self.mask is not None:
+            inside = inside & self.mask
+        return torch.where(inside, (offset - slope * self.distance).clamp(min=0.0), 0.0)
 
 
 @torch.no_grad()
@@ -175,15 +205,14 @@ def ball_weights(losses: Tensor, rho: float, mask: Tensor | None = None) -> Tens
     s = _Sorted(losses, mask)
     kappa = 1.0 + 2.0 * rho
     sum2 = s.d.square().cumsum(-1)
-    first = s.k * s.d - s.sum1  # sum over larger losses of (l_i - l_k)
-    second = s.k * s.d.square() - 2.0 * s.d * s.sum1 + sum2  # ... of its square
-    k = s.active((kappa * first.square() < s.m * second) | (s.d == 0))
-    mean, square = (prefix.gather(-1, k - 1) / k for prefix in (s.sum1, sum2))
-    spread = k * (square - mean.square()).clamp(min=0.0)  # k times the variance of the k largest losses
-    slack = (kappa / s.m - 1.0 / k).clamp(min=0.0)
-    slope = torch.where(spread > 0, (slack / spread.clamp(min=torch.finfo(spread.dtype).tiny)).sqrt(), 0.0)
-    weights = (1.0 / k + slope * (mean - s.distance)).clamp(min=0.0)
-    return _within(s, k, weights, mask).to(losses.dtype)
+    above2 = torch.addcmul(sum2, s.d, s.above - s.sum1)  # sum over the larger losses of (l_i - l_k)^2
+    # Equal where l_k ties with the largest (0 on both sides) and where its weight is 0 anyway.
+    k, last = s.active(s.above.square() * (kappa / s.m) <= above2)
+    sum_k = s.sum1.gather(-1, last)
+    mean = sum_k / k
+    spread = (sum2.gather(-1, last) - mean * sum_k).clamp(min=1e-300)  # k times the variance of the k largest losses
+    slope = ((kappa / s.m - 1.0 / k).clamp(min=0.0) / spread).sqrt()
+    return s.weights(1.0 / k + slope * mean, slope, last).to(losses.dtype)
 
 
 @torch.no_grad()
@@ -206,17 +235,6 @@ def penalty_weights(losses: Tensor, strength: float, mask: Tensor | None = None)
     """
     s = _Sorted(losses, mask)
     # With k positive weights, nu = max - mean(d) - lambda (m - k) / k; the k-th is positive iff d_k < lambda + max - nu.
-    room = s.sum1 / s.k + strength * s.m / s.k - s.d
-    k = s.active(room > 0)
-    mean = s.sum1.gather(-1, k - 1) / k
-    weights = ((mean - s.distance) / (strength * s.m) + 1.0 / k).clamp(min=0.0)
-    return _within(s, k, weights, mask).to(losses.dtype)
-
-
-def _within(s: _Sorted, k: Tensor, weights: Tensor, mask: Tensor | None) -> Tensor:
-    # Rounding at the edge must not give weight to a loss that the sort has ruled out.
-    edge = s.d.gather(-1, k - 1)
-    inside = s.distance <= edge
-    if mask is not None:
-        inside = inside & mask
-    return torch.where(inside, weights, 0.0)
+    scale = strength * s.m
+    k, last = s.active(s.above < scale)
+    return s.weights((s.sum1.gather(-1, last) / scale + 1.0) / k, 1.0 / scale, last).to(losses.dtype)

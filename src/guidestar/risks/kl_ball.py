@@ -77,8 +77,8 @@ class KLBall(Risk):
         momentum: float = 0.0,
     ) -> None:
         super().__init__()
-        if not rho >= 0:
-            raise ValueError(f"`rho` is the radius of a ball and must be at least 0. Found {rho}.")
+        if not 0 <= rho < float("inf"):
+            raise ValueError(f"`rho` is the radius of a ball and must be at least 0 and finite. Found {rho}.")
         self.rho = float(rho)
         self.tau_min = check_positive("tau_min", tau_min)
         if check_positive("tau", tau) < tau_min:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from guidestar.group_mean import GroupMean
 from guidestar.risks.base import Risk
 from guidestar.risks.excess import excess
-from guidestar.state import Stateful
+from guidestar.state import Stateful, math_dtype, read_only
 
 
 class DRRho(Stateful):
@@ -73,10 +74,14 @@ class DRRho(Stateful):
         if index is None:
             raise ValueError("`index` must be given with `groups`: the group of each loss. Found None.")
         values, known = self.groups(rho_losses, index, mask)
-        return self.risk(values, mask=known)
+        # One row of K values that every rank holds; a set without leading dimensions would be spread over the ranks.
+        return self.risk(values.unsqueeze(0), mask=known.unsqueeze(0)).squeeze(0)
 
     def weights(
         self, losses: Tensor, reference_losses: Tensor, index: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """The weight that each loss's gradient gets (without groups); see `Risk.weights`."""
-        return self.risk.weights(excess(losses, reference_losses), index, mask)
+        """The weight that each loss's gradient gets, through the groups if there are any; see `Risk.weights`."""
+        with torch.enable_grad(), read_only(self):
+            leaf = losses.detach().to(math_dtype(losses)).requires_grad_()
+            (weights,) = torch.autograd.grad(self.forward(leaf, reference_losses, index, mask).sum(), leaf)
+        return weights

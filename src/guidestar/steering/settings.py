@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 if TYPE_CHECKING:
-    from torch import nn
+    from guidestar.risks import Risk
 
 
 class Settings(BaseModel):
@@ -92,7 +92,7 @@ class MeanSettings(Settings):
 
     kind: Literal["mean"] = Field(default="mean", description="The risk: the plain mean.")
 
-    def build(self) -> nn.Module:
+    def build(self) -> Risk:
         """The risk as a module."""
         from guidestar import risks
 
@@ -111,7 +111,7 @@ class KLSettings(Settings):
     tau: float = Field(default=1.0, gt=0, description="The temperature, positive; a large one gives the plain mean.")
     gamma: Gamma = Field(default=0.9, description=_GAMMA)
 
-    def build(self) -> nn.Module:
+    def build(self) -> Risk:
         """The risk as a module with one row: the whole data set."""
         from guidestar import risks
 
@@ -139,7 +139,7 @@ class KLBallSettings(Settings):
             raise ValueError(f"must have `tau` at least `tau_min`, found {self.tau} and {self.tau_min}")
         return self
 
-    def build(self) -> nn.Module:
+    def build(self) -> Risk:
         """The risk as a module with one row and one temperature."""
         from guidestar import risks
 
@@ -159,7 +159,7 @@ class CVaRSettings(Settings):
     lr: float = Field(default=0.1, gt=0, description="The quantile's step size, positive.")
     smoothing: float = Field(default=0.0, ge=0, description="The width of the smoothed hinge; 0 is the exact hinge.")
 
-    def build(self) -> nn.Module:
+    def build(self) -> Risk:
         """The risk as a module with one row: the whole data set."""
         from guidestar import risks
 
@@ -177,7 +177,7 @@ class TopKSettings(Settings):
     kind: Literal["top_k"] = Field(description="The risk: the mean of the worst share of the mini-batch.")
     alpha: float = Field(gt=0, le=1, description="The worst share that counts, in (0, 1].")
 
-    def build(self) -> nn.Module:
+    def build(self) -> Risk:
         """The risk as a module."""
         from guidestar import risks
 
@@ -202,7 +202,7 @@ class ChiSquareSettings(Settings):
             raise ValueError("must have a positive `rho` beside `ball: false`, found 0")
         return self
 
-    def build(self) -> nn.Module:
+    def build(self) -> Risk:
         """The risk as a module."""
         from guidestar import risks
 

@@ -101,7 +101,7 @@ class Recipe(Settings):
                 f"`strategies` has {strategy}, which needs the reference model itself, and `reference` has only "
                 "`reference.store`: give `reference.model` and `reference.weights`, or remove the strategy"
             )
-        if strategy == "finetune" and self.model != self.reference.model:
+        if strategy == "finetune" and not self.model.same_architecture(self.reference.model):
             return (
                 "`strategies` has finetune, which needs `model` and `reference.model` to be the same; found "
                 f"{_spell(self.model)} and {_spell(self.reference.model)}"

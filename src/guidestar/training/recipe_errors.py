@@ -124,16 +124,28 @@ def key_path(location: Sequence[str | int], raw: Any, kind: str) -> Keys:
 
 def describe(error: ValidationError, raw: Any) -> list[tuple[Keys, str]]:
     """Each error as the keys it is about and one sentence that names them."""
-    described: list[tuple[Keys, str]] = []
+    described: dict[Keys, list[str]] = {}
     for item in error.errors(include_url=False):
         keys = key_path(item["loc"], raw, item["type"])
         for where, text in _sentences(item, keys, raw):
-            if described and described[-1][0] == where:
-                text = _either(described[-1][1], text)
-            if text and described and described[-1][0] == where and text.startswith(described[-1][1].split(", found ")[0]):
-                described.pop()
-            described.append((where, text))
-    return described
+            described.setdefault(where, []).append(text)
+    return [(keys, text) for keys, texts in described.items() for text in _merged(texts)]
+
+
+def _merged(texts: list[str]) -> list[str]:
+    """The sentences about one key; a value that may be of several types has one for each, which become one."""
+    rules: dict[tuple[str, str], list[str]] = {}
+    for text in texts:
+        head, must, rest = text.partition(" must ")
+        rule, found, value = rest.rpartition(", found ")
+        if must and found:
+            rules.setdefault((head, value), []).append(rule)
+        else:
+            rules[text, ""] = []
+    return [
+        f"{head} must {' or '.join(dict.fromkeys(parts))}, found {value}" if parts else head
+        for (head, value), parts in rules.items()
+    ]
 
 
 def _sentences(item: ErrorDetails, keys: Keys, raw: Any) -> list[tuple[Keys, str]]:
@@ -143,8 +155,7 @@ def _sentences(item: ErrorDetails, keys: Keys, raw: Any) -> list[tuple[Keys, str
     if kind == "extra_forbidden":
         return [(keys, unknown_key(keys, raw))]
     if kind == "value_error":
-        lines = str(context["error"]).splitlines()
-        return [(keys, f"{name} {line}" if line.startswith("must") else line) for line in lines]
+        return [(keys, _placed(line, keys)) for line in str(context["error"]).splitlines()]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return [_tag_sentence(keys, raw, context)]
     if kind == "literal_error":
@@ -154,6 +165,13 @@ def _sentences(item: ErrorDetails, keys: Keys, raw: Any) -> list[tuple[Keys, str
     hint = "; put it in quotes" if kind == "string_type" and isinstance(item["input"], int | float) else ""
     limits = {key: f"{limit:g}" if isinstance(limit, float) else limit for key, limit in context.items()}
     return [(keys, f"{name} {rule.format(**limits)}, found {spell(item['input'])}{hint}")]
+
+
+def _placed(text: str, keys: Keys) -> str:
+    """A validator's own sentence with the key in front, unless it names the key already."""
+    if not keys or f"`{keys[0]}" in text:
+        return text
+    return f"`{dotted(keys)}` {text}" if text.startswith("must") else f"`{dotted(keys)}`: {text}"
 
 
 def _tag_sentence(keys: Keys, raw: Any, context: dict[str, Any]) -> tuple[Keys, str]:

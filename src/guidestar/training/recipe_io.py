@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,14 @@ class LoadedRecipe:
         recipe: The checked recipe.
         path: The file.
         base: The absolute folder that the recipe's relative paths start from.
+        output: The absolute parent folder of runs; a relative one starts from the working directory at loading.
         sources: The origin of each value by dotted key, with the keys of `leaves(recipe)`.
     """
 
     recipe: Recipe
     path: Path
     base: Path
+    output: Path
     sources: Mapping[str, Origin]
 
     def resolve(self, path: str) -> Path:
@@ -46,8 +49,8 @@ class LoadedRecipe:
 
     @property
     def run_folder(self) -> Path:
-        """The folder of this run; relative ones start from the working directory."""
-        return Path(self.recipe.output).expanduser() / self.recipe.name
+        """The absolute folder of this run."""
+        return self.output / self.recipe.name
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -90,7 +93,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
 
     recipe = check_recipe(raw, path.name, place)
     base = (path.absolute().parent / Path(recipe.base or ".").expanduser()).resolve()
-    return LoadedRecipe(recipe, path, base, _origins(recipe, given, overridden))
+    output = Path(os.path.abspath(Path(recipe.output).expanduser()))
+    return LoadedRecipe(recipe, path, base, output, _origins(recipe, given, overridden))
 
 
 def check_recipe(raw: Mapping[str, Any], where: str = "recipe", place: Callable[[Keys], str] = lambda _: "") -> Recipe:
@@ -120,9 +124,9 @@ def dump(loaded: LoadedRecipe) -> str:
     means "all that the recipe allows" when the file is read again.
     """
     recipe = loaded.recipe
-    values = recipe.model_dump(mode="json")
+    values = recipe.model_dump()
     values["base"] = str(loaded.base)
-    values["output"] = str(Path(recipe.output).expanduser().absolute())
+    values["output"] = str(loaded.output)
     head = "# The resolved recipe of a run.\n"
     if "strategies" not in recipe.model_fields_set:
         del values["strategies"]

@@ -23,7 +23,9 @@ class DataSettings(Settings):
     """
 
     train: Source = Field(description="The training data: a source and its keys.")
-    test: Source | None = Field(default=None, description="The test data; or give `data.test_fraction`. A function may return both.")
+    test: Source | None = Field(
+        default=None, description="The test data; or give `data.test_fraction`. A function may return both."
+    )
     test_fraction: float | None = Field(
         default=None, gt=0, lt=1, description="The share of `data.train` that is set aside as test data, in (0, 1)."
     )
@@ -93,10 +95,20 @@ class ModelSettings(Settings):
 
     @property
     def brings_weights(self) -> bool:
-        """Whether the model arrives trained: from a Transformers folder, pretrained in timm, or from a function."""
-        if self.name.startswith("timm:"):
-            return bool(self.options.get("pretrained", False))
-        return self.name not in BUILT_IN_MODELS
+        """Whether the model arrives trained: from a Transformers folder, or from a function of the user's own."""
+        origin, _, rest = self.name.partition(":")
+        if origin == "transformers":
+            return bool(self.options.get("pretrained", True))
+        return bool(rest) and origin != "timm"
+
+    def same_architecture(self, other: ModelSettings | None) -> bool:
+        """Whether weights of one fit the other: the same name and options, however the first weights come about."""
+        if other is None or self.name != other.name:
+            return False
+        if not self.name.startswith("transformers:"):
+            return self.options == other.options
+        first, second = ({k: v for k, v in m.options.items() if k != "pretrained"} for m in (self, other))
+        return first == second
 
 
 class FitSettings(Settings):
@@ -229,9 +241,7 @@ class TrainingSettings(Settings):
     clip_grad: float | None = Field(
         default=None, gt=0, description="The largest norm of the gradient; null: not clipped."
     )
-    accumulate: int = Field(
-        default=1, ge=1, description="Mini-batches that make up one optimizer step."
-    )
+    accumulate: int = Field(default=1, ge=1, description="Mini-batches that make up one optimizer step.")
     evaluate_every: int = Field(default=1, ge=1, description="Epochs between two evaluations on the test data.")
     checkpoint_every: int = Field(default=200, ge=1, description="Steps between two checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1, description="The number of checkpoints that are kept.")

@@ -25,10 +25,17 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that either reading would take for something else, 1e-3 included."""
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # Single quotes fold unusual line ends such as U+0085 into blanks; double quotes escape them.
+    return dumper.represent_scalar(_TAG + "str", text, style=None if text.isprintable() else '"')
+
+
 _Loader.add_implicit_resolver(_TAG + "null", re.compile(r"~$|null$|Null$|NULL$|$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver(_TAG + "bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
 _Loader.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 _Dumper.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+0123456789."))
 
 

@@ -1,0 +1,5 @@
+"""`python -m guidestar` is the command line."""
+
+from guidestar.cli import main
+
+main()

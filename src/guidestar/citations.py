@@ -1,0 +1,77 @@
+"""What to cite: the BibTeX of the papers that a class or a strategy comes from, behind `guidestar cite`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from guidestar.errors import UserError
+
+#: Public class or strategy -> the keys of its papers in references.bib.
+SOURCES: dict[str, tuple[str, ...]] = {
+    "KL": ("qi2023attentional",),
+    "CVaR": ("rockafellar2000optimization", "chen2025stochastic"),
+    "ChiSquare": ("namkoong2017variance",),
+    "Cosine": ("wei2024fastclip",),
+    "DRRho": ("wei2025model",),
+    "DRRhoCrossEntropyLoss": ("wei2025model", "qi2023attentional"),
+    "DistillationLoss": ("hinton2015distilling",),
+    "Dual": ("qi2023stochastic", "chen2025stochastic"),
+    "GroupMean": ("sagawa2020distributionally", "chen2025stochastic"),
+    "KLBall": ("qi2023stochastic", "qiu2023not"),
+    "Mean": ("vapnik1991principles",),
+    "Risk": ("wang2022finite",),
+    "Scent": ("wei2026geometry",),
+    "TopK": ("fan2017learning",),
+    "Tracker": ("wang2017stochastic", "wang2022finite", "jiang2022multi"),
+    "distill": ("hinton2015distilling",),
+    "dro": ("qi2023attentional",),
+    "select": ("mindermann2022prioritized",),
+    "steer": ("wei2025model",),
+    "steer+distill": ("wei2025model", "hinton2015distilling"),
+}
+
+#: The entry of guidestar itself, which is always cited.
+SELF = "guidestar"
+
+
+def cite(names: Sequence[str] = ()) -> str:
+    """The BibTeX entries to cite for the classes and strategies that were used, guidestar's own first.
+
+    Args:
+        names: class names (`KL`, `guidestar.losses.DistillationLoss`) or strategies (`steer`).
+
+    Raises:
+        UserError: a name is neither; the message says which names there are.
+
+    Example:
+        >>> [line for line in cite(["steer", "KL"]).splitlines() if line.startswith("@")]
+        ['@software{guidestar,', '@inproceedings{wei2025model,', '@article{qi2023attentional,']
+    """
+    keys = [SELF]
+    for name in names:
+        plain = name.rpartition(".")[2]
+        if plain not in SOURCES:
+            close = difflib.get_close_matches(plain, SOURCES, n=1, cutoff=0.6)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            raise UserError(f"`{name}` has no citation. {hint}Known names: {', '.join(sorted(SOURCES))}.")
+        keys += SOURCES[plain]
+    entries = references()
+    return "\n\n".join(entries[key] for key in dict.fromkeys(keys)) + "\n"
+
+
+@cache
+def references() -> dict[str, str]:
+    """All entries of references.bib by key, in its order.
+
+    Example:
+        >>> references()["hinton2015distilling"].splitlines()[0]
+        '@misc{hinton2015distilling,'
+    """
+    text = (files("guidestar") / "references.bib").read_text(encoding="utf-8")
+    entries = re.findall(r"^@\w+\{([^,\s]+),.*?^\}$", text, flags=re.MULTILINE | re.DOTALL)
+    bodies = re.findall(r"^@.*?^\}$", text, flags=re.MULTILINE | re.DOTALL)
+    return dict(zip(entries, bodies, strict=True))

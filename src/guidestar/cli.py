@@ -1,0 +1,248 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from guidestar.errors import UserError
+
+if TYPE_CHECKING:
+    from guidestar.training.recipe import Strategy
+    from guidestar.training.recipe_io import LoadedRecipe
+    from guidestar.training.runner import Results
+
+app = typer.Typer(
+    name="guidestar",
+    help="Train with a reference model as the guide, and find out by measurement which way to use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe, as key=value (training.lr=0.01).", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what is in the run's folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove what is in the run's folder first.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
+
+
+@app.command(epilog="Example: guidestar compare recipes/demo.yaml seeds=[0,1]")
+def compare(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Train with every strategy on the same data, seeds and budget, and report which one wins."""
+    from guidestar.report import build_report, print_verdict, results_table
+    from guidestar.training.recipe_io import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    usable, dropped = loaded.recipe.resolved_strategies()
+    console = Console()
+    for strategy, reason in dropped.items():
+        console.print(f"left out: {strategy}: {reason}", markup=False, highlight=False)
+    results, folder, main_process = _run(loaded, usable, loaded.recipe.seeds, resume, overwrite, console)
+    if main_process:
+        console.print(results_table(results))
+        print_verdict(results, console=console)
+        console.print(f"report: {_short(build_report([folder]))}", highlight=False, soft_wrap=True)
+    _end_with_failures(folder, usable, loaded.recipe.seeds)
+
+
+@app.command(epilog="Example: guidestar train recipes/demo.yaml --strategy steer --seed 0 training.lr=0.001")
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Which strategy; by default steer, or the only one in the recipe.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Which seed; by default the recipe's first.", show_default=False)
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the resolved recipe with its sources, and stop.")
+    ] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Train with one strategy on one seed."""
+    from guidestar.training.explain import explain as explained
+    from guidestar.training.recipe_io import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    if explain:
+        typer.echo(explained(loaded))
+        return
+    usable = loaded.recipe.resolved_strategies().usable
+    chosen = strategy or (usable[0] if len(usable) == 1 else "steer")
+    known = [name for name in usable if name == chosen]
+    if not known:
+        raise UserError(f"`--strategy` must be one of the recipe's: {', '.join(usable)}. Found {chosen}.")
+    seeds = (loaded.recipe.seeds[0] if seed is None else seed,)
+    console = Console()
+    _, folder, main_process = _run(loaded, known, seeds, resume, overwrite, console)
+    if main_process:
+        console.print(f"written to {_short(folder / f'seed-{seeds[0]}' / known[0])}", highlight=False, soft_wrap=True)
+    _end_with_failures(folder, known, seeds)
+
+
+@app.command(epilog="Example: guidestar score recipes/demo.yaml --resume")
+def score(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Fill the reference store: what the reference says about each training sample."""
+    from guidestar.progress import BarDisplay
+    from guidestar.training.recipe_io import load_recipe
+    from guidestar.training.runner import Options, Run
+
+    loaded = load_recipe(recipe, overrides or [])
+    if not loaded.recipe.reference.has_model:
+        raise UserError(
+            "`reference.model` is needed to score, with `reference.weights` or `reference.fit`. Found none."
+        )
+    console = Console()
+    with BarDisplay(console, 1) as display:
+        run = Run(loaded, Options(resume=resume, overwrite=overwrite, display=display))
+        stores = run.score(loaded.recipe.seeds)
+    for store in stores:
+        console.print(f"store: {_short(store)}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: guidestar evaluate runs/demo data.test.path=other.npz")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Changes to the data, as key=value (data.test.path=new.npz).", show_default=False),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Evaluate every trained model of a run again, on its test data or on other data."""
+    from guidestar.report import results_table
+    from guidestar.training.reevaluate import evaluate_run
+
+    results, written = evaluate_run(run, overrides or [])
+    console = Console()
+    console.print(results_table(results))
+    console.print(f"written to {_short(written)}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: guidestar report runs/fashion runs/cifar10 --out report.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; by default report.html in the first run.", show_default=False)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the report of one or more runs as one HTML file."""
+    from guidestar.report import build_report
+
+    Console().print(f"report: {_short(build_report(runs, out))}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: guidestar where 6.118")
+def where(
+    query: Annotated[str, typer.Argument(help="An equation (6.118), an algorithm ('Alg. 24') or a name (ABSGD).")],
+    debug: Debug = False,
+) -> None:
+    """Say where an equation or algorithm is implemented and tested."""
+    from guidestar.equations import find
+
+    entries = find(query)
+    if not entries:
+        raise UserError(f"nothing cites {query!r}. See docs/equations.md for all that is there.")
+    for entry in entries:
+        typer.echo(str(entry))
+
+
+@app.command(epilog="Example: guidestar cite DRRho KL")
+def cite(
+    names: Annotated[list[str], typer.Argument(help="Public classes that you used.")],
+    debug: Debug = False,
+) -> None:
+    """Print the BibTeX of what was used."""
+    from guidestar.citations import cite as cited
+
+    typer.echo(cited(names))
+
+
+def _run(
+    loaded: LoadedRecipe,
+    strategies: Sequence[Strategy],
+    seeds: Sequence[int],
+    resume: bool,
+    overwrite: bool,
+    console: Console,
+) -> tuple[Results, Path, bool]:
+    from guidestar import distributed
+    from guidestar.progress import BarDisplay
+    from guidestar.training.runner import Options, Run
+
+    with BarDisplay(console, len(strategies) * len(seeds)) as display:
+        run = Run(loaded, Options(resume=resume, overwrite=overwrite, display=display))
+        display.enabled = distributed.rank() == 0
+        results = run.compare(strategies, seeds)
+    return results, run.folder, distributed.rank() == 0
+
+
+def _end_with_failures(folder: Path, strategies: Sequence[str], seeds: Sequence[int]) -> None:
+    import json
+
+    results = [folder / f"seed-{seed}" / strategy / "result.json" for strategy in strategies for seed in seeds]
+    failed = [path.parent for path in results if json.loads(path.read_text())["status"] != "finished"]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(results)} trainings failed; see {_short(failed[0] / 'result.json')}.")
+
+
+def _short(path: Path) -> Path:
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def main() -> NoReturn:
+    """Run the command line; errors that a user can put right are one message and exit code 1, Ctrl-C is 130."""
+    from guidestar.training.interrupt import Interrupted
+
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except Interrupted as stopped:
+        typer.echo(str(stopped), err=True)
+        sys.exit(128 + stopped.number)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)
+    except (UserError, OSError, ImportError, TypeError) as error:
+        if debug:
+            raise
+        typer.echo(f"error: {_message(error)}", err=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Progress bars for the command line."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from guidestar.training.display import Display
+from guidestar.training.display import Progress as Callback
+
+
+class BarDisplay(Display):
+    """One bar for the whole run and one for what is going on; a line for each training that ended.
+
+    Args:
+        console: where to draw; on anything but a terminal only the lines are printed.
+        trainings: how many trainings the run has.
+        enabled: false on all processes but the first.
+    """
+
+    def __init__(self, console: Console, trainings: int, *, enabled: bool = True) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        self.console = console
+        self.enabled = enabled
+        self.bars = Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal))
+        self.all: TaskID | None = (
+            self.bars.add_task("all trainings", total=trainings, note="") if trainings > 1 else None
+        )
+        self.now = self.bars.add_task("reading the data", total=None, note="")
+
+    def begin(self, title: str) -> Callback:
+        """Show a new bar in place of the last one."""
+        self.bars.reset(self.now, description=title, total=None, note="")
+
+        def update(done: int, total: int, objective: float | None) -> None:
+            note = "" if objective is None else f"objective {objective:.3f}"
+            self.bars.update(self.now, completed=done, total=total, note=note)
+
+        return update
+
+    def finished(self, title: str, result: dict[str, Any]) -> None:
+        """Advance the run's bar and print how the training ended."""
+        if self.all is not None:
+            self.bars.advance(self.all)
+        if not self.enabled:
+            return
+        if result["status"] == "failed":
+            self.bars.console.print(f"[red]{title}: failed[/red]", highlight=False)
+            self.bars.console.print(result["error"], markup=False, highlight=False)
+            return
+        seconds = result["cost"]["seconds"]
+        accuracy = 100 * result["metrics"]["accuracy"]
+        self.bars.console.print(f"{title:28} accuracy {accuracy:5.1f} %   {seconds:6.1f} s", highlight=False)
+
+    def __enter__(self) -> BarDisplay:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()

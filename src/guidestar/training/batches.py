@@ -1,0 +1,59 @@
+"""Which rows make up each batch: a pure function of seed and position, so that any position can be resumed at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+class BatchPlan:
+    """Batches of row numbers, reshuffled each pass, without the incomplete one at the end of a pass.
+
+    Batch number b is the same whenever and wherever it is asked for, so a checkpoint needs to keep only b. Each of
+    several processes gets its part of every batch.
+
+    Args:
+        samples: number of rows.
+        batch_size: rows of a batch over all processes; at most `samples`.
+        seed: decides the order.
+        rank, world: this process's number, and how many there are; `world` divides `batch_size`.
+
+    Raises:
+        ValueError: the sizes do not fit.
+
+    Example:
+        >>> plan = BatchPlan(samples=5, batch_size=2, seed=0)
+        >>> plan.batches_per_pass, sorted(plan.rows(0) + plan.rows(1)) == sorted(plan.rows(2) + plan.rows(3))
+        (2, False)
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+        if not 1 <= batch_size <= samples:
+            raise ValueError(f"`batch_size` must be in [1, {samples}], the number of rows. Found {batch_size}.")
+        if batch_size % world:
+            raise ValueError(
+                f"`batch_size` must be a multiple of the {world} processes, which share each batch. Found {batch_size}."
+            )
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        self.batches_per_pass = samples // batch_size
+        self._pass = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def rows(self, number: int) -> list[int]:
+        """This process's rows of batch `number`, counted from 0 over all passes."""
+        which, position = divmod(number, self.batches_per_pass)
+        if which != self._pass:
+            self._order = np.random.default_rng((self.seed, which)).permutation(self.samples)
+            self._pass = which
+        part = self.batch_size // self.world
+        start = position * self.batch_size + self.rank * part
+        return self._order[start : start + part].tolist()
+
+    def between(self, start: int, stop: int) -> Iterator[list[int]]:
+        """The batches `start` up to `stop`; a batch sampler for `torch.utils.data.DataLoader`."""
+        return (self.rows(number) for number in range(start, stop))

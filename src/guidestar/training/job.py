@@ -1,0 +1,97 @@
+"""One strategy on one seed: what it needs, and the objective and optimizer that the recipe asks for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from guidestar.losses.distillation import DistillationLoss
+from guidestar.risks.mean import Mean
+from guidestar.steering.objective import StrategyObjective
+from guidestar.training.prepare import SeedData, Source
+from guidestar.training.recipe import Recipe, Strategy
+from guidestar.training.recipe_io import LoadedRecipe
+from guidestar.training.recipe_sections import TrainingSettings
+
+#: Strategies whose training asks the reference about the samples.
+ASK_THE_REFERENCE = ("distill", "select", "steer", "steer+distill")
+
+
+class Reference(Protocol):
+    """What a strategy asks of a reference; `guidestar.reference` has a stored and a live one."""
+
+    forward_samples: int
+
+    def losses(self, rows: Tensor, inputs: Tensor, labels: Tensor) -> Tensor: ...
+    def logits(self, rows: Tensor, inputs: Tensor) -> Tensor: ...
+    def losses_and_logits(self, rows: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one training needs.
+
+    Attributes:
+        loaded: the recipe.
+        strategy, seed: which of its trainings this is.
+        source, data: the data.
+        model: the target, with its initial weights.
+        reference: what is asked about the samples, or None.
+        scored: reference passes that were made beforehand for the store.
+        folder: where the results go.
+        accelerator: the engine.
+    """
+
+    loaded: LoadedRecipe
+    strategy: Strategy
+    seed: int
+    source: Source
+    data: SeedData
+    model: nn.Module
+    reference: Reference | None
+    scored: int
+    folder: Path
+    accelerator: Accelerator
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe itself."""
+        return self.loaded.recipe
+
+
+def build_objective(recipe: Recipe, strategy: Strategy) -> StrategyObjective:
+    """The objective of a strategy, new."""
+    distillation = DistillationLoss(recipe.distill.temperature) if "distill" in strategy else None
+    steered = strategy in ("steer", "steer+distill")
+    risk = recipe.steer.risk.build() if steered or strategy == "dro" else Mean()
+    return StrategyObjective(risk, steered=steered, distillation=distillation, weight=recipe.distill.weight)
+
+
+def build_optimizer(
+    settings: TrainingSettings, model: nn.Module, lr: float, total_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimizer and the schedule of its learning rate by step: a linear warm-up, then a half cosine or constant."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if settings.optimizer == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            parameters, lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    else:
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(parameters, lr, weight_decay=settings.weight_decay)
+
+    def factor(step: int) -> float:
+        if step < settings.warmup_steps:
+            return (step + 1) / settings.warmup_steps
+        if settings.schedule == "constant":
+            return 1.0
+        share = (step - settings.warmup_steps) / max(1, total_steps - settings.warmup_steps)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -1,0 +1,210 @@
+"""How to construct each public risk and loss, and a batch for it; what the contract, resume and two-rank tests run over.
+
+A new class in `guidestar.risks.__all__` or `guidestar.losses.__all__` needs a `Case` here: `test_contracts.py` fails
+until it has one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from guidestar import KL, ChiSquare, CVaR, DRRho, GroupMean, KLBall, Mean, TopK, losses, risks, schedules
+
+ROWS = 8  # rows of memory where a case has many
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The differentiable input, and what goes with it; every tensor has one entry a sample (or row) first."""
+
+    values: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self, entries: Tensor | slice) -> Batch:
+        """The batch of these entries."""
+        return Batch(self.values[entries], {name: tensor[entries] for name, tensor in self.extra.items()})
+
+    def with_values(self, values: Tensor) -> Batch:
+        """The same batch with other values."""
+        return Batch(values, self.extra)
+
+    def with_extra(self, **extra: Tensor) -> Batch:
+        """The same batch with these tensors as well."""
+        return Batch(self.values, {**self.extra, **extra})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration of one public class.
+
+    Attributes:
+        cls: the class that it is a case of.
+        label: what distinguishes it from the class's other cases.
+        make: gives a new object.
+        batch: gives the batch of a seed.
+        row_bytes: bytes of per-row memory that the object may hold.
+        mask_dims: how many dimensions of the values a mask has.
+    """
+
+    cls: type
+    label: str
+    make: Callable[[], nn.Module]
+    batch: Callable[[int], Batch]
+    row_bytes: int
+    mask_dims: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.cls.__name__}-{self.label}"
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether the entries are rows of memory (else they are the losses of a single row)."""
+        return self.mask_dims == 2
+
+    def call(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The module's output for the batch."""
+        return module(batch.values, **batch.extra)
+
+    def mask(self, batch: Batch, value: bool = True) -> Tensor:
+        """A mask for the batch that is `value` everywhere."""
+        return torch.full(batch.values.shape[: self.mask_dims], value)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def one_row(seed: int) -> Batch:
+    """Losses of one set."""
+    return Batch(torch.randn(6, generator=generator(seed)) + 0.3)
+
+
+def rows(seed: int) -> Batch:
+    """Losses of four of the `ROWS` sets."""
+    rng = generator(seed)
+    return Batch(torch.randn(4, 5, generator=rng) + 0.3, {"index": torch.randperm(ROWS, generator=rng)[:4]})
+
+
+def plain_rows(seed: int) -> Batch:
+    """Losses of four sets that nothing is remembered of."""
+    return Batch(rows(seed).values)
+
+
+def logits(seed: int) -> Batch:
+    """Logits, labels and reference losses."""
+    rng = generator(seed)
+    return Batch(
+        torch.randn(6, 3, generator=rng),
+        {"labels": torch.randint(3, (6,), generator=rng), "reference_losses": torch.rand(6, generator=rng)},
+    )
+
+
+def two_logits(seed: int) -> Batch:
+    """Logits of a student and of a teacher."""
+    rng = generator(seed)
+    return Batch(torch.randn(6, 3, generator=rng), {"teacher_logits": torch.randn(6, 3, generator=rng)})
+
+
+def referenced(seed: int) -> Batch:
+    """Losses and reference losses of one set."""
+    rng = generator(seed)
+    return Batch(torch.randn(6, generator=rng), {"reference_losses": torch.rand(6, generator=rng)})
+
+
+def grouped(seed: int) -> Batch:
+    """The same, and the group of each loss."""
+    rng = generator(seed + 1)
+    return referenced(seed).with_extra(index=torch.randint(3, (6,), generator=rng))
+
+
+RISKS = [
+    Case(Mean, "one row", lambda: Mean(), one_row, 0),
+    Case(Mean, "rows", lambda: Mean(), plain_rows, 0, 2),
+    Case(KL, "mini-batch", lambda: KL(0.5), one_row, 0),
+    Case(KL, "tracked", lambda: KL(0.5, gamma=0.5), one_row, 4),
+    Case(KL, "cosine", lambda: KL(0.5, gamma=schedules.Cosine(0.25, 3)), one_row, 4),
+    Case(KL, "rows", lambda: KL(0.5, ROWS, gamma=0.5), rows, 4 * ROWS, 2),
+    Case(KL, "scent", lambda: KL(0.5, ROWS, gamma=schedules.Scent(2.0)), rows, 4 * ROWS, 2),
+    Case(KL, "rows, mini-batch", lambda: KL(0.5), plain_rows, 0, 2),
+    Case(KLBall, "mini-batch", lambda: KLBall(0.25, tau=0.5), one_row, 4),
+    Case(KLBall, "momentum", lambda: KLBall(0.25, tau=0.5, lr=0.125, momentum=0.5, gamma=0.5), one_row, 12),
+    Case(KLBall, "one tau", lambda: KLBall(0.25, num_rows=ROWS, gamma=0.5), rows, 4 * ROWS + 4, 2),
+    Case(
+        KLBall,
+        "tau a row",
+        lambda: KLBall(0.25, per_row=True, num_rows=ROWS, gamma=0.5, momentum=0.5, lr=0.125),
+        rows,
+        12 * ROWS,
+        2,
+    ),
+    Case(CVaR, "one row", lambda: CVaR(0.25, lr=0.125), one_row, 4),
+    Case(CVaR, "smooth", lambda: CVaR(0.25, lr=0.125, smoothing=0.5), one_row, 4),
+    Case(CVaR, "rows", lambda: CVaR(0.5, num_rows=ROWS, lr=0.125), rows, 4 * ROWS, 2),
+    Case(CVaR, "rows, one nu", lambda: CVaR(0.5, lr=0.125), plain_rows, 4, 2),
+    Case(TopK, "one row", lambda: TopK(0.4), one_row, 0),
+    Case(TopK, "rows", lambda: TopK(0.4), plain_rows, 0, 2),
+    Case(ChiSquare, "ball", lambda: ChiSquare(0.3), one_row, 0),
+    Case(ChiSquare, "ball, rows", lambda: ChiSquare(0.3), plain_rows, 0, 2),
+    Case(ChiSquare, "penalty", lambda: ChiSquare(0.3, ball=False), one_row, 0),
+    Case(ChiSquare, "penalty, rows", lambda: ChiSquare(0.3, ball=False), plain_rows, 0, 2),
+    Case(ChiSquare, "tracked ball", lambda: ChiSquare(0.3, lr=0.125, gamma=0.5), one_row, 8),
+    Case(ChiSquare, "tracked penalty", lambda: ChiSquare(0.3, ball=False, lr=0.125), one_row, 4),
+    Case(
+        ChiSquare, "tracked rows", lambda: ChiSquare(0.3, lr=0.125, gamma=0.5, num_rows=ROWS), rows, 8 * ROWS, 2
+    ),
+]
+
+LOSSES = [
+    Case(
+        losses.DRRhoCrossEntropyLoss, "KL", lambda: losses.DRRhoCrossEntropyLoss(KL(0.5, gamma=0.5)), logits, 4
+    ),
+    Case(losses.DRRhoCrossEntropyLoss, "CVaR", lambda: losses.DRRhoCrossEntropyLoss(CVaR(0.5)), logits, 4),
+    Case(
+        losses.DRRhoCrossEntropyLoss, "ball", lambda: losses.DRRhoCrossEntropyLoss(ChiSquare(0.3)), logits, 0
+    ),
+    Case(losses.DistillationLoss, "", lambda: losses.DistillationLoss(2.0), two_logits, 0),
+]
+
+STEERING = [
+    Case(DRRho, "KL", lambda: DRRho(KL(0.5, gamma=0.5)), referenced, 4),
+    Case(DRRho, "groups, KLBall", lambda: DRRho(KLBall(0.25), groups=GroupMean(3, gamma=0.5)), grouped, 16),
+    Case(DRRho, "groups, CVaR", lambda: DRRho(CVaR(0.5), groups=GroupMean(3, gamma=0.5)), grouped, 16),
+    Case(DRRho, "groups, TopK", lambda: DRRho(TopK(0.5), groups=GroupMean(3, gamma=0.5)), grouped, 12),
+]
+
+CASES = RISKS + LOSSES + STEERING
+
+
+def missing() -> list[str]:
+    """Public risks and losses that have no case."""
+    public = [getattr(module, name) for module in (risks, losses) for name in module.__all__]
+    covered = {case.cls for case in CASES}
+    classes = [cls for cls in public if inspect.isclass(cls) and not inspect.isabstract(cls)]
+    return [cls.__name__ for cls in classes if cls not in covered]
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the module's state."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same_state(left: dict[str, Tensor], right: dict[str, Tensor], *, but: str = "\0") -> bool:
+    """Whether two states are bit by bit equal, apart from names that end in `but`."""
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) and left[name].dtype == right[name].dtype
+        for name in left
+        if not name.endswith(but)
+    )
+
+
+def step(case: Case, module: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Output and gradient (of the output's sum) of one training step."""
+    values = batch.values.detach().clone().requires_grad_()
+    output = case.call(module, batch.with_values(values))
+    (gradient,) = torch.autograd.grad(output.sum(), values)
+    return output.detach(), gradient
