@@ -7,12 +7,11 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 import guidestar as gs
@@ -20,25 +19,23 @@ import guidestar as gs
 RESULTS = Path(__file__).parent / "results"
 
 
-def median_microseconds(
-    calls: Mapping[str, Callable[[], object]], *, repeats: int, inner: int, warm_up: int = 20
-) -> dict[str, float]:
-    """The median time of one call of each function, in microseconds.
+def medians(first: Callable[[], object], second: Callable[[], object], *, repeats: int, inner: int) -> tuple[float, float]:
+    """The median time of one call of each of two functions, in microseconds.
 
-    The functions take turns: every repeat times `inner` calls of each of them, so that a disturbance of the machine
-    meets all alike and their ratios stay comparable.
+    They take turns: every repeat times `inner` calls of the first, then of the second, so that a disturbance of the
+    machine meets both alike and their ratio stays comparable.
     """
-    for call in calls.values():
-        for _ in range(warm_up):
-            call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in track(range(repeats), description="repeats", transient=True):
-        for name, call in calls.items():
+    for _ in range(20):
+        first()
+        second()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for call, taken in zip((first, second), seconds, strict=True):
             start = time.perf_counter()
             for _ in range(inner):
                 call()
-            seconds[name].append((time.perf_counter() - start) / inner)
-    return {name: 1e6 * statistics.median(values) for name, values in seconds.items()}
+            taken.append((time.perf_counter() - start) / inner)
+    return 1e6 * statistics.median(seconds[0]), 1e6 * statistics.median(seconds[1])
 
 
 def environment() -> str:

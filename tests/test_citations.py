@@ -1,6 +1,9 @@
 """`cite`: every public name has papers, every paper is used, and unknown names are explained."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 import guidestar
 from guidestar import losses, risks, schedules
@@ -8,6 +11,7 @@ from guidestar.citations import SELF, SOURCES, cite, references
 from guidestar.errors import UserError
 from guidestar.training.recipe import STRATEGIES
 
+ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_PAPERS = {"as_is", "erm", "finetune"}
 FIELDS = {"title", "author", "year"}
 
@@ -53,3 +57,10 @@ def test_unknown_name_is_an_error_that_suggests_one():
         cite(["KLBal"])
     with pytest.raises(UserError, match=r"`zzz` has no citation. Known names"):
         cite(["zzz"])
+
+
+def test_citation_file_agrees_with_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == guidestar.__version__
+    assert f"title  = {{{citation['title']}}}" in references()[SELF]
+    assert f"url    = {{{citation['repository-code']}}}" in references()[SELF]

@@ -91,7 +91,7 @@ class ChiSquare(Risk):
         solve = ball_weights if self.ball else penalty_weights
         weights = solve(losses.detach(), self.rho, mask)
         kept = losses if mask is None else torch.where(mask, losses, 0.0)
-        value = (weights * kept).sum(-1)  # Eq. 6.114; by Danskin's theorem the weights are the gradient
+        value = torch.linalg.vecdot(weights, kept)  # Eq. 6.114; by Danskin's theorem the weights are the gradient
         if self.ball:
             return value
         return value - self.rho * divergence(weights, mask)
@@ -125,8 +125,11 @@ def divergence(weights: Tensor, mask: Tensor | None = None) -> Tensor:
         >>> divergence(torch.tensor([1.0, 0.0]))
         tensor(0.5000)
     """
-    m = weights.shape[-1] if mask is None else mask.sum(-1).clamp(min=1)
-    return 0.5 * (m * weights.square().sum(-1) - 1.0)
+    if mask is None:
+        return 0.5 * (weights.shape[-1] * weights - 1.0).square().mean(-1)
+    m = mask.sum(-1, keepdim=True).clamp(min=1)
+    off = torch.where(mask, m * weights - 1.0, 0.0)  # not m p^2 - 1: near uniform weights that is all rounding
+    return 0.5 * off.square().sum(-1) / m.squeeze(-1)
 
 
 def ascending(values: Tensor) -> Tensor:
@@ -152,35 +155,35 @@ class _Sorted:
     """Losses sorted downwards as distances from the largest, in float64, with their prefix sums."""
 
     def __init__(self, losses: Tensor, mask: Tensor | None) -> None:
-        top = losses.to(torch.float64)
+        downwards = -losses
         if mask is not None:
-            top = torch.where(mask, top, -float("inf"))
+            downwards = torch.where(mask, downwards, float("inf"))
+        d = ascending(downwards).to(torch.float64)
+        largest = d[..., :1]
         self.mask = mask
-        self.distance = top.amax(-1, keepdim=True) - top  # [..., m]; +inf where masked
+        self.distance = downwards.to(torch.float64) - largest  # [..., m]; +inf where masked
         self.m: float | Tensor = float(losses.shape[-1])
         if mask is not None:
             self.m = mask.sum(-1, keepdim=True).to(self.distance)
-        d = ascending(self.distance)
+        d = d - largest
         self.k = torch.arange(1, d.shape[-1] + 1, dtype=d.dtype, device=d.device)
         self.counts = None if mask is None else self.k <= self.m
         self.d = d if self.counts is None else torch.where(self.counts, d, 0.0)
         self.sum1 = self.d.cumsum(-1)
         self.above = self.k * self.d - self.sum1  # sum over the larger losses of (l_i - l_k)
 
-    def active(self, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """How many of the sorted losses have a positive weight, at least 1, and the place of the last, `[..., 1]`."""
+    def last(self, inside: Tensor) -> Tensor:
+        """The place of the last sorted loss with a positive weight, `[..., 1]`; the first always has one."""
         inside = inside if self.counts is None else inside & self.counts
-        # In float64: 1 / k of an integer tensor would be float32.
-        k = inside.sum(-1, keepdim=True, dtype=self.d.dtype).clamp(min=1.0)
-        return k, k.to(torch.int64) - 1
+        return inside[..., 1:].sum(-1, keepdim=True)
 
     def weights(self, offset: Tensor, slope: Tensor | float, last: Tensor) -> Tensor:
         """[offset - slope * distance]_+ for the losses up to the `last` sorted one, else 0, `[..., m]`."""
         # Rounding at the edge must not give weight to a loss that the sort has ruled out.
-        inside = self.distance <= self.d.gather(-1, last)
+        outside = self.distance > self.d.gather(-1, last)
         if self.mask is not None:
-            inside = inside & self.mask
-        return torch.where(inside, (offset - slope * self.distance).clamp(min=0.0), 0.0)
+            outside = outside | ~self.mask
+        return (offset - slope * self.distance).clamp_(min=0.0).masked_fill_(outside, 0.0)
 
 
 @torch.no_grad()
@@ -207,12 +210,13 @@ def ball_weights(losses: Tensor, rho: float, mask: Tensor | None = None) -> Tens
     sum2 = s.d.square().cumsum(-1)
     above2 = torch.addcmul(sum2, s.d, s.above - s.sum1)  # sum over the larger losses of (l_i - l_k)^2
     # Equal where l_k ties with the largest (0 on both sides) and where its weight is 0 anyway.
-    k, last = s.active(s.above.square() * (kappa / s.m) <= above2)
-    sum_k = s.sum1.gather(-1, last)
-    mean = sum_k / k
-    spread = (sum2.gather(-1, last) - mean * sum_k).clamp(min=1e-300)  # k times the variance of the k largest losses
-    slope = ((kappa / s.m - 1.0 / k).clamp(min=0.0) / spread).sqrt()
-    return s.weights(1.0 / k + slope * mean, slope, last).to(losses.dtype)
+    last = s.last(s.above.square() * (kappa / s.m) <= above2)
+    inverse = s.k.expand_as(s.d).gather(-1, last).reciprocal()
+    total = s.sum1.gather(-1, last)
+    mean = total * inverse
+    spread = torch.addcmul(sum2.gather(-1, last), total, mean, value=-1.0)  # k times the variance of the k largest
+    slope = ((kappa / s.m - inverse).clamp(min=0.0) / spread.clamp(min=1e-300)).sqrt()
+    return s.weights(torch.addcmul(inverse, slope, mean), slope, last).to(losses.dtype)
 
 
 @torch.no_grad()
@@ -236,5 +240,6 @@ def penalty_weights(losses: Tensor, strength: float, mask: Tensor | None = None)
     s = _Sorted(losses, mask)
     # With k positive weights, nu = max - mean(d) - lambda (m - k) / k; the k-th is positive iff d_k < lambda + max - nu.
     scale = strength * s.m
-    k, last = s.active(s.above < scale)
+    last = s.last(s.above < scale)
+    k = s.k.expand_as(s.d).gather(-1, last)
     return s.weights((s.sum1.gather(-1, last) / scale + 1.0) / k, 1.0 / scale, last).to(losses.dtype)

@@ -65,7 +65,9 @@ class Training:
         self.total = settings.steps or settings.epochs * self.steps_per_epoch
         lr = settings.lr * (job.recipe.finetune.lr_factor if job.strategy == "finetune" else 1.0)
         optimizer, self.scheduler = build_optimizer(settings, job.model, lr, self.total)
-        self.model, self.optimizer = self.engine.prepare(job.model, optimizer)
+        # Convolutions are up to twice as fast on images that keep their channels last.
+        self.layout = torch.channels_last if job.data.train.kind == "image" else torch.preserve_format
+        self.model, self.optimizer = self.engine.prepare(job.model.to(memory_format=self.layout), optimizer)
         self.bare = self.engine.unwrap_model(self.model)
         self.objective = build_objective(job.recipe, job.strategy).to(self.engine.device)
         self.weights = WeightLog(size)
@@ -147,7 +149,7 @@ class Training:
             seed = np.random.SeedSequence((self.job.seed, number, distributed.rank())).generate_state(1)[0]
             inputs = flip_crop(inputs, torch.Generator().manual_seed(int(seed)))
         device = self.engine.device
-        inputs = inputs.to(device, non_blocking=True)
+        inputs = inputs.to(device, non_blocking=True, memory_format=self.layout)
         losses, logits = self._ask_reference(rows, inputs, labels)
         labels = labels.to(device, non_blocking=True)
         if self.job.strategy == "select":
