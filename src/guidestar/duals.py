@@ -93,7 +93,7 @@ class Dual(Stateful):
         if index is None:
             if len(self.memory) > 1:
                 raise ValueError(f"`index` is needed: there are {len(self.memory)} rows. Pass the row of each value.")
-            return self.memory.values.index_select(0, self._first()).squeeze(0)
+            return self.memory.read(self._first()).squeeze(0)
         return self.memory.read(index)
 
     def step(self, objective: Tensor) -> None:

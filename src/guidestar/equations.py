@@ -105,7 +105,7 @@ def write_index() -> str:
         for entry in module.numbered():
             places.setdefault(entry.number, set()).add((module.public(entry.name), entry.file))
     lines = [_INTRODUCTION]
-    for title, head in (("Equations", ""), ("Algorithms", "Alg. "), ("Sections", "Section ")):
+    for title, head in (("By equation", ""), ("By algorithm", "Alg. "), ("By section", "Section ")):
         numbers = [number for number in places if re.fullmatch(rf"{head}[\d.]+", number)]
         if not numbers:
             continue
@@ -124,7 +124,7 @@ The numbers are those of chapter 6 of Tianbao Yang's book on compositional optim
 ([opt4ml.org](https://opt4ml.org)); algorithms are numbered through the whole book. This page is written by
 `python scripts/write_docs.py` from the docstrings and comments of the code, and a test fails when it is stale.
 
-`guidestar where 6.121` prints file, line, class and test of one of them; so do `guidestar where "Alg. 24"` and, for
+`guidestar where 6.114` prints file, line, class and test of one of them; so do `guidestar where "Alg. 24"` and, for
 names, `guidestar where SOX`."""
 
 

@@ -17,6 +17,18 @@ from torch import Tensor, nn
 UNSEEN = float("inf")
 
 
+# The compiler may repeat a plain `values[rows]` in the backward pass instead of saving its result, and finds rows there
+# that the forward pass has changed since. An operator that it cannot look into is never repeated.
+@torch.library.custom_op("guidestar::read_rows", mutates_args=())
+def _read_compiled(values: Tensor, rows: Tensor) -> Tensor:
+    return values[rows]
+
+
+@_read_compiled.register_fake
+def _(values: Tensor, rows: Tensor) -> Tensor:
+    return values.new_empty((*rows.shape, *values.shape[1:]))
+
+
 class PerSampleState(nn.Module):
     """Rows of floating-point memory, addressed by index.
 
@@ -54,8 +66,7 @@ class PerSampleState(nn.Module):
     def read(self, index: Tensor) -> Tensor:
         """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`."""
         rows = self.on_device(index)
-        # Not `values[rows]`: torch.compile may repeat that one in the backward pass, where the rows have changed already.
-        return self.values.index_select(0, rows.reshape(-1)).reshape((*rows.shape, *self.values.shape[1:]))
+        return _read_compiled(self.values, rows) if torch.compiler.is_compiling() else self.values[rows]
 
     def write(self, index: Tensor, values: Tensor, active: Tensor | None = None) -> None:
         """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values."""

@@ -100,14 +100,15 @@ class ChiSquare(Risk):
         nu = dual.values(rows.index).to(rows.losses.dtype)
         above = rows.losses - nu.unsqueeze(-1)
         if self.tracker is None:
-            inside = above + above.square() / (2 * self.rho)
-            value = rows.mean(torch.where(above < -self.rho, -self.rho / 2, inside)) + nu  # this way round NaN stays
-            slope = 1.0 - rows.mean(torch.relu(1.0 + above.detach() / self.rho))
+            above = above.clamp(min=-self.rho)  # phi* is constant below
+            mean = rows.mean(above)
+            value = mean + rows.mean(above.square()) / (2 * self.rho) + nu
+            slope = -mean / self.rho
         else:
             scale = math.sqrt(1.0 + 2.0 * self.rho)
             excess = torch.relu(above)
             second = self.tracker(rows.mean(excess.square()), rows.index, active=rows.active)
-            root = second.clamp(min=torch.finfo(second.dtype).tiny).sqrt()
+            root = (second + torch.finfo(second.dtype).tiny).sqrt()  # its derivative stays finite where no loss exceeds nu
             value = scale * root + nu
             slope = 1.0 - scale * rows.mean(excess.detach()) / root.detach()
         if self.training and torch.is_grad_enabled():
@@ -177,13 +178,13 @@ class _Sorted:
         inside = inside if self.counts is None else inside & self.counts
         return inside[..., 1:].sum(-1, keepdim=True)
 
-    def weights(self, offset: Tensor, slope: Tensor | float, last: Tensor) -> Tensor:
-        """[offset - slope * distance]_+ for the losses up to the `last` sorted one, else 0, `[..., m]`."""
+    def cut(self, signed: Tensor, last: Tensor) -> Tensor:
+        """[signed]_+ for the losses up to the `last` sorted one, else 0, `[..., m]`; in place."""
         # Rounding at the edge must not give weight to a loss that the sort has ruled out.
         outside = self.distance > self.d.gather(-1, last)
         if self.mask is not None:
             outside = outside | ~self.mask
-        return (offset - slope * self.distance).clamp_(min=0.0).masked_fill_(outside, 0.0)
+        return signed.clamp_(min=0.0).masked_fill_(outside, 0.0)
 
 
 @torch.no_grad()
@@ -210,13 +211,14 @@ def ball_weights(losses: Tensor, rho: float, mask: Tensor | None = None) -> Tens
     sum2 = s.d.square().cumsum(-1)
     above2 = torch.addcmul(sum2, s.d, s.above - s.sum1)  # sum over the larger losses of (l_i - l_k)^2
     # Equal where l_k ties with the largest (0 on both sides) and where its weight is 0 anyway.
-    last = s.last(s.above.square() * (kappa / s.m) <= above2)
+    last = s.last(s.above.square().mul_(kappa / s.m) <= above2)
     inverse = s.k.expand_as(s.d).gather(-1, last).reciprocal()
     total = s.sum1.gather(-1, last)
     mean = total * inverse
     spread = torch.addcmul(sum2.gather(-1, last), total, mean, value=-1.0)  # k times the variance of the k largest
-    slope = ((kappa / s.m - inverse).clamp(min=0.0) / spread.clamp(min=1e-300)).sqrt()
-    return s.weights(torch.addcmul(inverse, slope, mean), slope, last).to(losses.dtype)
+    slope = (kappa / s.m - inverse).clamp_(min=0.0).div_(spread.clamp_(min=1e-300)).sqrt_()
+    signed = torch.addcmul(torch.addcmul(inverse, slope, mean), slope, s.distance, value=-1.0)
+    return s.cut(signed, last).to(losses.dtype)
 
 
 @torch.no_grad()
@@ -242,4 +244,5 @@ def penalty_weights(losses: Tensor, strength: float, mask: Tensor | None = None)
     scale = strength * s.m
     last = s.last(s.above < scale)
     k = s.k.expand_as(s.d).gather(-1, last)
-    return s.weights((s.sum1.gather(-1, last) / scale + 1.0) / k, 1.0 / scale, last).to(losses.dtype)
+    threshold = (s.sum1.gather(-1, last) + scale) / k  # max - nu + lambda
+    return s.cut((threshold - s.distance).div_(scale), last).to(losses.dtype)

@@ -12,11 +12,15 @@ from guidestar.tracking import Tracker
 
 def log_mean_exp(rows: Rows, scaled: Tensor) -> Tensor:
     """log of the mean over the losses that count of exp(`scaled`), `[*rows]`."""
+    return torch.logsumexp(hide(rows, scaled), -1) - rows.log_count()
+
+
+def hide(rows: Rows, scaled: Tensor) -> Tensor:
+    """`scaled` `[*rows, m]` with numbers whose exp is 0 where it is masked."""
     if rows.mask is None:
-        return torch.logsumexp(scaled, -1) - rows.log_count()
-    # A large finite number instead of -inf: exp of it is 0, and a row that is masked as a whole has no NaN gradient.
-    low = torch.finfo(scaled.dtype).min / 4
-    return torch.logsumexp(torch.where(rows.mask, scaled, low), -1) - rows.log_count()
+        return scaled
+    # A large finite number instead of -inf: a row that is masked as a whole has no NaN gradient.
+    return torch.where(rows.mask, scaled, torch.finfo(scaled.dtype).min / 4)
 
 
 class KL(Risk):

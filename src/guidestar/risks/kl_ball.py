@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from guidestar import distributed
 from guidestar.duals import Dual
 from guidestar.risks.base import Risk, Rows, check_positive
-from guidestar.risks.kl import log_mean_exp
+from guidestar.risks.kl import hide, log_mean_exp
 from guidestar.schedules import Schedule
 from guidestar.tracking import Tracker
 
@@ -93,25 +94,25 @@ class KLBall(Risk):
         """The risk of each row; with `tau`, at temperatures that the caller predicts (broadcastable to `[...]`)."""
         if tau is None:
             return self._evaluate(losses, index, mask, self.value)
-        return self._evaluate(losses, index, mask, lambda rows: self._at(rows, tau)[0])
+        return self._evaluate(losses, index, mask, lambda rows: tau * (self._at(rows, tau)[2] + self.rho))
 
     def value(self, rows: Rows) -> Tensor:
         index = self._dual_index(rows)
         tau = self.dual.values(index).to(rows.losses.dtype)
-        value, v = self._at(rows, tau)
+        scaled, inner, v = self._at(rows, tau)
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
-                scaled = rows.losses / tau.unsqueeze(-1)
-                # Eq. 6.16's gradient by tau; what exp(scaled - v) averages to is 1 only with gamma = 1.
-                mean = rows.mean(torch.exp(scaled - v.unsqueeze(-1)) * scaled)
-                slope = v + self.rho - mean
-                self.dual.move(slope, index, rows.active)
-        return value
+                # Eq. 6.16's gradient by tau. The mean of exp(scaled - v) scaled is that by the softmax times
+                # exp(inner - v), which is 1 only with gamma = 1.
+                mean = torch.linalg.vecdot(torch.softmax(hide(rows, scaled), -1), scaled) * torch.exp(inner - v)
+                mean = distributed.mean_value(mean) if rows.spread else mean
+                self.dual.move(v + self.rho - mean, index, rows.active)
+        return tau * (v + self.rho)
 
-    def _at(self, rows: Rows, tau: Tensor) -> tuple[Tensor, Tensor]:
-        inner = log_mean_exp(rows, rows.losses / tau.unsqueeze(-1))
-        v = self.tracker(inner, rows.index, active=rows.active)
-        return tau * v + tau * self.rho, v.detach()
+    def _at(self, rows: Rows, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scaled = rows.losses / tau.unsqueeze(-1)
+        inner = log_mean_exp(rows, scaled)
+        return scaled, inner, self.tracker(inner, rows.index, active=rows.active)
 
     def _dual_index(self, rows: Rows) -> Tensor | None:
         if not self.per_row or (rows.index is None and len(self.dual.memory) == 1):

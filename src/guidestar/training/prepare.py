@@ -64,11 +64,9 @@ def load_source(loaded: LoadedRecipe) -> Source:
     )
     if data.augment != "none" and train.kind != "image":
         raise UserError(f"`data.augment` is {data.augment}, which is for images; the data are of kind {train.kind!r}.")
-    if train.kind == "image":
-        mean, std = mean_std(train)
-    else:
-        mean, std = [0.0], [1.0]  # tables come standardised, and one-hot columns shall stay 0 and 1
-    return Source(train, test, mean, std)
+    if getattr(train, "encoder", None) is not None:
+        return Source(train, test, [0.0], [1.0])  # a table that was encoded is standardised, its one-hot columns stay
+    return Source(train, test, *mean_std(train))
 
 
 def seed_data(loaded: LoadedRecipe, source: Source, seed: int) -> SeedData:
