@@ -19,13 +19,15 @@ import guidestar as gs
 RESULTS = Path(__file__).parent / "results"
 
 
-def medians(first: Callable[[], object], second: Callable[[], object], *, repeats: int, inner: int) -> tuple[float, float]:
+def medians(
+    first: Callable[[], object], second: Callable[[], object], *, repeats: int, inner: int
+) -> tuple[float, float]:
     """The median time of one call of each of two functions, in microseconds.
 
     They take turns: every repeat times `inner` calls of the first, then of the second, so that a disturbance of the
     machine meets both alike and their ratio stays comparable.
     """
-    for _ in range(20):
+    for _ in range(100):
         first()
         second()
     seconds: tuple[list[float], list[float]] = ([], [])

@@ -1,7 +1,7 @@
 """Runs the results table: each recipe under each condition, two at a time, and writes `docs/results.md`.
 
-    python scripts/results.py            # everything, about 40 minutes on two cores; continues where it stopped
-    python scripts/results.py --write    # only write the page from the runs that are there
+python scripts/results.py            # everything, about 40 minutes on two cores; continues where it stopped
+python scripts/results.py --write    # only write the page from the runs that are there
 """
 
 from __future__ import annotations

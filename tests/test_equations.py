@@ -112,13 +112,13 @@ def test_blank_query_is_an_error():
         find("  ")
 
 
-def test_the_test_file_is_the_mirror_or_the_one_that_names_the_class_most(package):
+def test_the_test_file_is_the_mirror_or_the_one_that_makes_most_objects(package):
     root = package.parents[1]
     assert find("6.10")[0].test is None
     (root / "pyproject.toml").touch()
     (root / "tests" / "risks").mkdir(parents=True)
-    (root / "tests" / "test_a.py").write_text("Thing helper")
-    (root / "tests" / "test_b.py").write_text("Thing Thing Things")
+    (root / "tests" / "test_a.py").write_text("Thing Thing Thing Thing() helper()")
+    (root / "tests" / "test_b.py").write_text("Thing() Thing(1) Things()")
     assert find("6.121")[0].test == "tests/test_b.py"
     assert find("6.2")[0].test is None
     (root / "tests" / "risks" / "test_thing.py").write_text("Thing")

@@ -45,7 +45,7 @@ class Entry:
         file: path below the package's folder.
         line: line number, from 1.
         name: qualified name of the class, function or module.
-        test: the test file that names the class or function, in a checkout; else None.
+        test: the test file of the class or function, in a checkout; else None.
 
     Example:
         >>> print(Entry("6.113", "risks/excess.py", 9, "guidestar.risks.excess.excess", None))
@@ -262,18 +262,18 @@ def _tests() -> dict[str, str]:
 
 
 def _test_of(entry: Entry, tests: dict[str, str]) -> str | None:
-    """The test file of an entry: the one that mirrors its module, or for a class the one that names it most."""
+    """The test file of an entry: the one that mirrors its module, or for a class the one that makes most objects of it."""
     path = Path(entry.file)
     module = f"guidestar.{'.'.join(path.with_suffix('').parts)}"
     name = entry.name.removeprefix(module).lstrip(".").partition(".")[0]
     if not name:
         return None
     mirror = f"tests/{(path.parent / f'test_{path.stem}.py').as_posix()}"
-    counts = {file: len(re.findall(rf"\b{re.escape(name)}\b", text)) for file, text in tests.items()}
-    if counts.get(mirror):
+    if re.search(rf"\b{re.escape(name)}\b", tests.get(mirror, "")):
         return mirror
     if name.islower():  # the name of a function is often also a word
         return None
+    counts = {file: len(re.findall(rf"\b{re.escape(name)}\(", text)) for file, text in tests.items()}
     best = max(counts, key=lambda file: counts[file], default=None)
     return best if best is not None and counts[best] else None
 

@@ -117,7 +117,9 @@ class Tracker(Stateful):
     def _attach(self, average: Tensor, estimate: Tensor) -> Tensor:
         change = estimate - estimate.detach()  # zero, with the estimate's gradient
         if self.log_space:
-            return average + torch.exp(estimate.detach() - average) * change  # d log u = d g / u
+            # SCENT's weight has no bound: where it overflows, the gradient does too, but not the value (inf * 0 is NaN).
+            weight = torch.exp(estimate.detach() - average).clamp(max=torch.finfo(average.dtype).max)
+            return average + weight * change  # d log u = d g / u
         return average + change
 
     def _over_ranks(self, estimate: Tensor) -> Tensor:

@@ -154,19 +154,13 @@ RISKS = [
     Case(ChiSquare, "penalty, rows", lambda: ChiSquare(0.3, ball=False), plain_rows, 0, 2),
     Case(ChiSquare, "tracked ball", lambda: ChiSquare(0.3, lr=0.125, gamma=0.5), one_row, 8),
     Case(ChiSquare, "tracked penalty", lambda: ChiSquare(0.3, ball=False, lr=0.125), one_row, 4),
-    Case(
-        ChiSquare, "tracked rows", lambda: ChiSquare(0.3, lr=0.125, gamma=0.5, num_rows=ROWS), rows, 8 * ROWS, 2
-    ),
+    Case(ChiSquare, "tracked rows", lambda: ChiSquare(0.3, lr=0.125, gamma=0.5, num_rows=ROWS), rows, 8 * ROWS, 2),
 ]
 
 LOSSES = [
-    Case(
-        losses.DRRhoCrossEntropyLoss, "KL", lambda: losses.DRRhoCrossEntropyLoss(KL(0.5, gamma=0.5)), logits, 4
-    ),
+    Case(losses.DRRhoCrossEntropyLoss, "KL", lambda: losses.DRRhoCrossEntropyLoss(KL(0.5, gamma=0.5)), logits, 4),
     Case(losses.DRRhoCrossEntropyLoss, "CVaR", lambda: losses.DRRhoCrossEntropyLoss(CVaR(0.5)), logits, 4),
-    Case(
-        losses.DRRhoCrossEntropyLoss, "ball", lambda: losses.DRRhoCrossEntropyLoss(ChiSquare(0.3)), logits, 0
-    ),
+    Case(losses.DRRhoCrossEntropyLoss, "ball", lambda: losses.DRRhoCrossEntropyLoss(ChiSquare(0.3)), logits, 0),
     Case(losses.DistillationLoss, "", lambda: losses.DistillationLoss(2.0), two_logits, 0),
 ]
 

@@ -299,7 +299,7 @@ def test_float64_inputs_stay_float64(case) -> None:
 @every
 def test_whole_numbers_are_refused(case) -> None:
     batch = case.batch(5)
-    with pytest.raises(TypeError, match="must be floating-point tensors. Found torch.int64"):
+    with pytest.raises(TypeError, match=r"must be floating-point tensors. Found torch.int64"):
         case.call(case.make(), batch.with_values(batch.values.long()))
 
 
@@ -351,7 +351,6 @@ def test_an_index_that_does_not_fit_is_refused(case) -> None:
             case.call(case.make(), batch.with_extra(index=torch.tensor([0.0, 1.0, 2.0, 3.0])))
 
 
-
 @every
 def test_the_epoch_reaches_every_schedule_through_any_module(case) -> None:
     outer = nn.ModuleDict({"inside": nn.Sequential(case.make())})
@@ -359,16 +358,36 @@ def test_the_epoch_reaches_every_schedule_through_any_module(case) -> None:
     epochs = [value for name, value in outer.state_dict().items() if name.endswith("epoch.number")]
     assert all(int(value) == 3 for value in epochs)
     assert len(epochs) == (1 if case.label == "cosine" else 0)
-    with pytest.raises(ValueError, match="`epoch` must be 0 or more. Found -1"):
+    with pytest.raises(ValueError, match=r"`epoch` must be 0 or more. Found -1"):
         gs.set_epoch(outer, -1)
 
 
 @pytest.mark.slow
 @every
 def test_compiled_equals_eager(case) -> None:
+    compare_compiled(case, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in cases.CASES
+        if case.label in ("tracked", "momentum", "smooth", "tracked penalty", "groups, CVaR")
+    ],
+    ids=str,
+)
+def test_compiled_by_the_default_backend_equals_eager(case) -> None:
+    # It decides for itself what to repeat in the backward pass: never a read of rows that have changed since.
+    compare_compiled(case, "inductor")
+
+
+def compare_compiled(case, backend: str) -> None:
     torch._dynamo.reset()
     eager, module = case.make(), case.make()
-    compiled = torch.compile(module, backend="aot_eager")
+    compiled = torch.compile(module, backend=backend)
     for seed in range(3):
         batch = case.batch(seed)
         expected = cases.step(case, eager, batch)

@@ -81,5 +81,5 @@ def test_a_tracker_with_the_previous_estimate_and_a_dual_resume() -> None:
 
 
 def test_memory_of_another_size_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="size mismatch for tracker.memory.values"):
+    with pytest.raises(RuntimeError, match=r"size mismatch for tracker.memory.values"):
         gs.KL(1.0, 5, gamma=0.5).load_state_dict(gs.KL(1.0, 4, gamma=0.5).state_dict())

@@ -45,7 +45,10 @@ def dual_penalty(losses: torch.Tensor, strength: float) -> float:
         slope = 1 - float(torch.relu(1 + (losses - nu) / strength).mean())
         low, high = (nu, high) if slope < 0 else (low, nu)
     s = losses - nu
-    return float(torch.where(s >= -strength, s + s.square() / (2 * strength), -strength / 2 * torch.ones_like(s)).mean()) + nu
+    return (
+        float(torch.where(s >= -strength, s + s.square() / (2 * strength), -strength / 2 * torch.ones_like(s)).mean())
+        + nu
+    )
 
 
 @sets
@@ -101,7 +104,11 @@ def test_against_a_general_solver(ball) -> None:
         if ball:
             constraints.append({"type": "ineq", "fun": lambda p, rho=rho: rho - 0.5 * ((6 * p - 1) ** 2).mean()})
         solved = minimize(
-            objective, [1 / 6] * 6, bounds=[(0, 1)] * 6, constraints=constraints, method="SLSQP",
+            objective,
+            [1 / 6] * 6,
+            bounds=[(0, 1)] * 6,
+            constraints=constraints,
+            method="SLSQP",
             options={"ftol": 1e-14, "maxiter": 500},
         )
         assert float(gs.ChiSquare(rho, ball=ball)(losses)) == pytest.approx(-solved.fun, abs=1e-6)

@@ -124,8 +124,9 @@ def train(gamma: float) -> float:
     for step in range(steps):
         batch = torch.randint(20, (2,), generator=rng)
         # The cap keeps the weights' variance within what 2500 steps can average.
-        (slope,) = torch.autograd.grad(risk(torch.nn.functional.huber_loss(
-            w.expand(2), anchors[batch], reduction="none") * 0.25), w)
+        (slope,) = torch.autograd.grad(
+            risk(torch.nn.functional.huber_loss(w.expand(2), anchors[batch], reduction="none") * 0.25), w
+        )
         with torch.no_grad():
             w -= 0.02 * slope
         mean += float(w.detach()) / (steps // 2) if step >= steps // 2 else 0.0
@@ -135,9 +136,10 @@ def train(gamma: float) -> float:
 def test_the_tracked_estimator_reaches_the_optimum_where_the_mini_batch_stalls() -> None:
     anchors = torch.tensor([0.0] * 18 + [4.0, 4.0], dtype=torch.float64)
     grid = torch.linspace(0, 4, 4001, dtype=torch.float64)
-    losses = torch.nn.functional.huber_loss(
-        grid.unsqueeze(1).expand(-1, 20), anchors.expand(4001, -1), reduction="none"
-    ) * 0.25
+    losses = (
+        torch.nn.functional.huber_loss(grid.unsqueeze(1).expand(-1, 20), anchors.expand(4001, -1), reduction="none")
+        * 0.25
+    )
     optimum = float(grid[gs.KL(0.5)(losses).argmin()])
     tracked, mini_batch = train(0.02), train(1.0)
     assert abs(tracked - optimum) < 0.1

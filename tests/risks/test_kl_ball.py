@@ -93,8 +93,10 @@ def test_one_temperature_for_many_rows_moves_by_the_mean() -> None:
 def test_tau_converges_to_the_solution_of_its_problem() -> None:
     losses, rho = torch.randn(40, dtype=torch.float64), 0.25
     solution = minimize_scalar(
-        lambda tau: float(written_out(losses, torch.tensor(tau, dtype=torch.float64), rho)), bounds=(0.02, 20),
-        method="bounded", options={"xatol": 1e-10},
+        lambda tau: float(written_out(losses, torch.tensor(tau, dtype=torch.float64), rho)),
+        bounds=(0.02, 20),
+        method="bounded",
+        options={"xatol": 1e-10},
     )
     risk = gs.KLBall(rho, tau=2.0, lr=0.5).double()
     for _ in range(300):

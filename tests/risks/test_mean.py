@@ -38,7 +38,7 @@ def test_an_index_for_a_single_row_may_have_one_entry() -> None:
 def test_checks() -> None:
     assert check_positive("x", 2) == 2.0
     assert check_share("x", 1) == 1.0
-    with pytest.raises(ValueError, match="`x` must be a positive number. Found 0"):
+    with pytest.raises(ValueError, match=r"`x` must be a positive number. Found 0"):
         check_positive("x", 0)
     for bad in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match=r"`x` is a share and must be in \(0, 1\]"):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from guidestar.duals import Dual
 from guidestar.risks.base import Risk, Rows, whole
@@ -91,7 +92,7 @@ class ChiSquare(Risk):
         solve = ball_weights if self.ball else penalty_weights
         weights = solve(losses.detach(), self.rho, mask)
         kept = losses if mask is None else torch.where(mask, losses, 0.0)
-        value = torch.linalg.vecdot(weights, kept)  # Eq. 6.114; by Danskin's theorem the weights are the gradient
+        value = (weights * kept).sum(-1)  # Eq. 6.114; by Danskin's theorem the weights are the gradient
         if self.ball:
             return value
         return value - self.rho * divergence(weights, mask)
@@ -108,7 +109,8 @@ class ChiSquare(Risk):
             scale = math.sqrt(1.0 + 2.0 * self.rho)
             excess = torch.relu(above)
             second = self.tracker(rows.mean(excess.square()), rows.index, active=rows.active)
-            root = (second + torch.finfo(second.dtype).tiny).sqrt()  # its derivative stays finite where no loss exceeds nu
+            # The derivative stays finite where no loss exceeds nu.
+            root = (second + torch.finfo(second.dtype).tiny).sqrt()
             value = scale * root + nu
             slope = 1.0 - scale * rows.mean(excess.detach()) / root.detach()
         if self.training and torch.is_grad_enabled():
@@ -140,16 +142,12 @@ def ascending(values: Tensor) -> Tensor:
         >>> ascending(torch.tensor([2.0, 0.0, 1.0]))
         tensor([0., 1., 2.])
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if type(values) is Tensor and values.device.type == "cpu" and not traced and not _is_transformed(values):
-        # torch.sort carries the indices along, which costs ten times as much on a CPU.
-        return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
-    return values.detach().sort(-1).values
-
-
-def _is_transformed(values: Tensor) -> bool:
-    # Inside torch.func's transforms a tensor has no memory that numpy could read.
-    return torch._C._functorch.is_functorch_wrapped_tensor(values)
+    # numpy reads memory, which traced tensors and those inside torch.func's transforms do not have.
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if traced or type(values) is not Tensor or values.device.type != "cpu" or is_functorch_wrapped_tensor(values):
+        return values.detach().sort(-1).values
+    # torch.sort carries the indices along, which costs ten times as much on a CPU.
+    return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
 
 
 class _Sorted:

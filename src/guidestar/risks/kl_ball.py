@@ -104,7 +104,7 @@ class KLBall(Risk):
             with torch.no_grad():
                 # Eq. 6.16's gradient by tau. The mean of exp(scaled - v) scaled is that by the softmax times
                 # exp(inner - v), which is 1 only with gamma = 1.
-                mean = torch.linalg.vecdot(torch.softmax(hide(rows, scaled), -1), scaled) * torch.exp(inner - v)
+                mean = (torch.softmax(hide(rows, scaled), -1) * scaled).sum(-1) * torch.exp(inner - v)
                 mean = distributed.mean_value(mean) if rows.spread else mean
                 self.dual.move(v + self.rho - mean, index, rows.active)
         return tau * (v + self.rho)

@@ -23,6 +23,8 @@ class Indexed(Dataset):
         ('b', 1, 1)
         >>> Indexed([10, 20])[0]
         (10, 0)
+        >>> Indexed([10, 20])[-1]
+        (20, 1)
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -38,6 +40,8 @@ class Indexed(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         sample = self.dataset[index]
+        if index < 0:  # counted from the end; memory is addressed by the row itself
+            index += len(self)
         if isinstance(sample, tuple | list):
             return (*sample, index)
         return (sample, index)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from guidestar.errors import UserError
+
 
 class BatchPlan:
     """Batches of row numbers, reshuffled each pass, without the incomplete one at the end of a pass.
@@ -20,7 +22,7 @@ class BatchPlan:
         rank, world: this process's number, and how many there are; `world` divides `batch_size`.
 
     Raises:
-        ValueError: the sizes do not fit.
+        UserError: the sizes do not fit.
 
     Example:
         >>> plan = BatchPlan(samples=5, batch_size=2, seed=0)
@@ -30,10 +32,11 @@ class BatchPlan:
 
     def __init__(self, samples: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
         if not 1 <= batch_size <= samples:
-            raise ValueError(f"`batch_size` must be in [1, {samples}], the number of rows. Found {batch_size}.")
+            raise UserError(f"`batch_size` must be in [1, {samples}], the number of rows. Found {batch_size}.")
         if batch_size % world:
-            raise ValueError(
-                f"`batch_size` must be a multiple of the {world} processes, which share each batch. Found {batch_size}."
+            raise UserError(
+                f"`batch_size` must be a multiple of {world}, the number of processes that share each batch. Found "
+                f"{batch_size}."
             )
         self.samples = samples
         self.batch_size = batch_size
@@ -45,7 +48,13 @@ class BatchPlan:
         self._order = np.empty(0, dtype=np.int64)
 
     def rows(self, number: int) -> list[int]:
-        """This process's rows of batch `number`, counted from 0 over all passes."""
+        """This process's rows of batch `number`, counted from 0 over all passes.
+
+        Raises:
+            IndexError: `number` is negative.
+        """
+        if number < 0:
+            raise IndexError(f"`number` counts batches from 0. Found {number}.")
         which, position = divmod(number, self.batches_per_pass)
         if which != self._pass:
             self._order = np.random.default_rng((self.seed, which)).permutation(self.samples)

@@ -1,55 +1,47 @@
-"""Checkpoints that are whole or absent: written aside, flushed, then renamed."""
+"""Checkpoints that are whole or absent, the last few of which are kept."""
 
 from __future__ import annotations
 
-import errno
-import os
+import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from guidestar.errors import UserError
+from guidestar.training.files import replacing
 
-FORMAT = 1
-_NAME = re.compile(r"step-(\d{8})\.pt")
+FORMAT = 2
+_NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The file of a step's checkpoint."""
+    return folder / f"step-{step:08d}.pt"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint of `step` and remove all but the last `keep`.
+    """Write a checkpoint of `step`, then remove all but the last `keep` and what killed processes left aside.
 
     Args:
-        folder: the run's checkpoint folder; it is made.
+        folder: the training's checkpoint folder, which one process at a time writes to; it is made.
         step: number of optimizer steps done.
         state: tensors and plain values.
-        keep: how many checkpoints stay.
+        keep: how many checkpoints stay, at least 1.
 
     Raises:
-        UserError: the disk is full; the checkpoints before this one are untouched.
+        DiskFull: the disk is full; the checkpoints before this one are untouched.
         OSError: the file cannot be written for another reason.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{step:08d}.pt"
-    aside = folder / f"{target.name}.{os.getpid()}.tmp"
-    try:
-        with aside.open("wb") as stream:
-            torch.save({"format": FORMAT, "step": step, **state}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, target)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UserError(
-                f"the disk is full: the checkpoint of step {step} could not be written to {folder}. The one before it is "
-                "intact; free some space and continue with --resume."
-            ) from error
-        raise
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(folder)
+    target = checkpoint_path(folder, step)
+    with replacing(target) as stream:
+        torch.save({"format": FORMAT, "step": step, **state}, stream)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
+    for left in folder.glob("*.tmp"):
+        left.unlink()
     return target
 
 
@@ -57,7 +49,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The finished checkpoints of a folder, oldest first; what a killed process left aside is not among them."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -67,39 +60,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: the file is no checkpoint of this format.
         OSError: it cannot be read.
     """
+    with path.open("rb") as stream:
+        whole = zipfile.is_zipfile(stream)
+    if not whole:
+        raise _unreadable(path, "it is damaged")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"{path} is no readable checkpoint ({str(error).splitlines()[0]}). Remove it to use an older one."
-        ) from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise _unreadable(path, str(error).partition("\n")[0]) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path} is no checkpoint of format {FORMAT}. It was written by another version of guidestar.")
+        raise UserError(
+            f"{path} is no checkpoint of format {FORMAT}: another version of guidestar, or another program, wrote it. "
+            "Start again with --overwrite."
+        )
     return state
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: the old content or the new, never half.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself must survive a power cut, not only the file's content.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is no readable checkpoint ({reason}). Remove it to continue from an older one.")

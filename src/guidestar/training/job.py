@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from guidestar.losses.distillation import DistillationLoss
 from guidestar.risks.mean import Mean
 from guidestar.steering.objective import StrategyObjective
-from guidestar.training.prepare import SeedData, Source
+from guidestar.training.prepare import SeedData
 from guidestar.training.recipe import Recipe, Strategy
 from guidestar.training.recipe_io import LoadedRecipe
 from guidestar.training.recipe_sections import TrainingSettings
@@ -40,7 +40,7 @@ class Job:
     Attributes:
         loaded: the recipe.
         strategy, seed: which of its trainings this is.
-        source, data: the data.
+        data: the data of the seed.
         model: the target, with its initial weights.
         reference: what is asked about the samples, or None.
         scored: reference passes that were made beforehand for the store.
@@ -51,7 +51,6 @@ class Job:
     loaded: LoadedRecipe
     strategy: Strategy
     seed: int
-    source: Source
     data: SeedData
     model: nn.Module
     reference: Reference | None
@@ -63,6 +62,16 @@ class Job:
     def recipe(self) -> Recipe:
         """The recipe itself."""
         return self.loaded.recipe
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def title(self) -> str:
+        """What a tracker files its metrics under: seed-0/steer, or reference/seed-0."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
 
 
 def build_objective(recipe: Recipe, strategy: Strategy) -> StrategyObjective:

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from guidestar.errors import UserError
+from guidestar.training.files import clear_when_full
+
 
 class Journal:
     """Appends one JSON object a line, and knows how long the file is.
@@ -17,26 +20,44 @@ class Journal:
         keep: how many bytes of an existing file stay (a checkpoint's `position`).
 
     Raises:
+        UserError: the file is shorter than that: it is not the one that the checkpoint was taken with.
         OSError: the file cannot be written.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        size = path.stat().st_size
+        if size < keep:
+            raise UserError(
+                f"{path} has {size} bytes, and had {keep} when the checkpoint was written: it was changed since. Put it "
+                "back, or start again with --overwrite."
+            )
         os.truncate(path, keep)
-        self._stream = path.open("a", encoding="utf-8")
+        self._path = path
+        self._stream = path.open("ab", buffering=0)
 
     @property
     def position(self) -> int:
-        """Length of the file in bytes, everything written so far included."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        """Length of the file in bytes; all of it is on the disk, not only with the operating system.
+
+        Raises:
+            DiskFull: the disk is full.
+        """
+        with clear_when_full(self._path):
+            os.fsync(self._stream.fileno())
         return self._stream.tell()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it can be read by others at once."""
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
+        """Append a record; it can be read by others at once.
+
+        Raises:
+            DiskFull: the disk is full.
+        """
+        line = (json.dumps(record) + "\n").encode()
+        with clear_when_full(self._path):
+            while line:  # near the end of the disk a write may take only a part, and the next one says why
+                line = line[self._stream.write(line) :]
 
     def __enter__(self) -> Journal:
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,25 +15,16 @@ from torch import Tensor
 
 from guidestar import __version__
 from guidestar.data.split import Split
-from guidestar.training.checkpoint import write_text
+from guidestar.training.files import replacing, write_json
 from guidestar.training.prepare import SeedData
 from guidestar.training.weight_log import WeightLog
 
 SHOWN = 12
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, atomically.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine of this process, for the record."""
-    record = {
+    return {
         "guidestar": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -43,14 +33,14 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    return record
 
 
 def write_weights(folder: Path, log: WeightLog, data: SeedData) -> None:
     """`weights.npz` and `samples.json` of a strategy that weighed its samples; nothing if none was visited.
 
     Raises:
-        OSError: a file cannot be written.
+        DiskFull: the disk is full.
+        OSError: a file cannot be written for another reason.
     """
     rows, weights, rho = log.mean()
     if not len(rows):
@@ -63,8 +53,7 @@ def write_weights(folder: Path, log: WeightLog, data: SeedData) -> None:
     }
     if data.true_labels is not None:
         arrays["true_label"] = data.true_labels[rows].numpy()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "weights.npz").open("wb") as stream:
+    with replacing(folder / "weights.npz") as stream:
         np.savez(stream, **arrays)
     # Equal weights (selection leaves many at 0) are told apart by the excess loss.
     order = np.lexsort((-rho.numpy(), -weights.numpy()))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from guidestar import distributed
+from guidestar.data.split import Split
 from guidestar.errors import UserError
 from guidestar.models.weights import load_weights, save_weights, weights_hash
 from guidestar.reference.joined import StoredReference
@@ -18,7 +22,9 @@ from guidestar.reference.live import LiveReference
 from guidestar.reference.score import score
 from guidestar.reference.store import Store
 from guidestar.training.display import Display
-from guidestar.training.interrupt import StopRequest
+from guidestar.training.failure import TrainingFailed
+from guidestar.training.files import clear_when_full
+from guidestar.training.interrupt import Interrupted, StopRequest
 from guidestar.training.job import Job, Reference
 from guidestar.training.loop import EVALUATION_BATCH, Training
 from guidestar.training.prepare import SeedData, Source, reference_model
@@ -65,8 +71,10 @@ class References:
         model = reference_model(self.loaded, self.source, seed)
         if self.settings.fit is not None:
             fitted = self._folder(seed) / "model.safetensors"
-            if not fitted.is_file():
-                self._fit(model, seed, data, fitted)
+            if not first_says(fitted.is_file(), self.engine.device):
+                # In another object: training changes the layout of a model's memory and, by that, its rounding, and a
+                # resumed run, which finds the file, must not differ.
+                self._fit(reference_model(self.loaded, self.source, seed), seed, data, fitted)
             load_weights(model, fitted)
         elif self.settings.weights is not None:
             load_weights(model, self.loaded.resolve(self.settings.weights))
@@ -95,6 +103,11 @@ class References:
 
         The whole training data are scored once for all seeds; only where seeds differ in their reference or labels is
         the target's own part scored for each.
+
+        Raises:
+            UserError: the reference does not fit the data, or the store there was made for something else.
+            DiskFull: the disk is full.
+            Interrupted: a signal came; the blocks that were scored are kept.
         """
         own = self.settings.fit is not None or data.true_labels is not None
         path = (self._folder(seed) if own else self.folder) / "store"
@@ -102,26 +115,40 @@ class References:
         split = data.train if own else self.source.train
         progress = self.display.begin(f"scoring, seed {seed}" if own else "scoring")
         share = max(1, len(split) // distributed.world_size())
-        store = score(
-            model,
-            split,
-            path,
-            batch_size=EVALUATION_BATCH,
-            device=self.engine.device,
-            reference_name=self.settings.model.name if self.settings.model is not None else "reference",
-            weights_hash=weights_hash(model),
-            command=shlex.join(["guidestar", *sys.argv[1:]]),
-            rank=distributed.rank(),
-            world=distributed.world_size(),
-            progress=False,
-            on_block=lambda rows: progress(rows, share, None),
-            precision=self.loaded.recipe.training.precision,
-            workers=self.loaded.recipe.data.workers,
-        )
-        distributed.barrier()
+
+        def on_block(rows: int) -> None:
+            progress(rows, share, None)
+            if self.request.number:
+                raise Interrupted(self.request.number)
+
+        with clear_when_full(path):
+            self._fill(model, split, path, on_block)
         store = Store.open(path)
         store.require_complete()
         return store
+
+    def _fill(self, model: nn.Module, split: Split, path: Path, on_block: Callable[[int], None]) -> None:
+        # A process that was asked to stop waits for the others, so that all of them stop, or none.
+        with suppress(Interrupted):
+            score(
+                model,
+                split,
+                path,
+                batch_size=EVALUATION_BATCH,
+                device=self.engine.device,
+                reference_name=self.settings.model.name if self.settings.model is not None else "reference",
+                weights_hash=weights_hash(model),
+                command=shlex.join(["guidestar", *sys.argv[1:]]),
+                rank=distributed.rank(),
+                world=distributed.world_size(),
+                progress=False,
+                on_block=on_block,
+                precision=self.loaded.recipe.training.precision,
+                workers=self.loaded.recipe.data.workers,
+            )
+        number = self.request.agreed(self.engine.device)
+        if number:
+            raise Interrupted(number)
 
     def _folder(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}" if self.settings.fit is not None else self.folder / f"labels-{seed}"
@@ -139,14 +166,28 @@ class References:
             precision=recipe.training.precision,
             evaluate_every=fit.epochs,
             checkpoint_every=recipe.training.checkpoint_every,
+            tracker=recipe.training.tracker,
         )
         own = replace(
             self.loaded, recipe=recipe.model_copy(update={"model": self.settings.model, "training": training})
         )
         rows = SeedData(data.reference, None, None, data.test)
         folder = target.parent
-        job = Job(own, "erm", seed, self.source, rows, model, None, 0, folder, self.engine)
-        Training(job, resume=True).run(self.request, self.display.begin(f"reference, seed {seed}"))
+        job = Job(own, "erm", seed, rows, model, None, 0, folder, self.engine)
+        try:
+            Training(job, resume=True).run(self.request, self.display.begin(f"reference, seed {seed}"))
+        except TrainingFailed as error:  # without its reference no strategy can go on
+            raise UserError(f"the reference could not be fitted, see `reference.fit`: {error}") from error
         if self.engine.is_main_process:
-            save_weights(self.engine.unwrap_model(model), target)
+            with clear_when_full(target):
+                save_weights(model, target)
+        self.engine.free_memory()
         distributed.barrier()
+
+
+def first_says(answer: bool, device: torch.device) -> bool:
+    """The first process's answer to a question about files, on every process.
+
+    The others may look a moment later, when the first one has already changed what they look at.
+    """
+    return bool(distributed.gather(torch.tensor([answer], device=device))[0])

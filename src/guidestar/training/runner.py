@@ -16,17 +16,18 @@ from guidestar import distributed
 from guidestar.errors import UserError
 from guidestar.evaluation.metrics import evaluate
 from guidestar.models.weights import save_weights
-from guidestar.training.checkpoint import write_text
 from guidestar.training.display import Display
 from guidestar.training.explain import difference, recipe_digest
-from guidestar.training.interrupt import StopRequest, stop_requests
+from guidestar.training.failure import TrainingFailed
+from guidestar.training.files import clear_when_full, write_json, write_text
+from guidestar.training.interrupt import Interrupted, StopRequest, stop_requests
 from guidestar.training.job import ASK_THE_REFERENCE, Job
 from guidestar.training.loop import Training, evaluation_batches
-from guidestar.training.outputs import environment, write_json, write_weights
+from guidestar.training.outputs import environment, write_weights
 from guidestar.training.prepare import SeedData, load_source, seed_data, target_model
-from guidestar.training.recipe import Recipe, Strategy
+from guidestar.training.recipe import STRATEGIES, Recipe, Strategy
 from guidestar.training.recipe_io import LoadedRecipe, dump, load_recipe
-from guidestar.training.references import References
+from guidestar.training.references import References, first_says
 
 NO_COST = {"seconds": 0.0, "samples_trained": 0.0, "forward_samples": 0.0, "reference_forward_samples": 0.0}
 Results = dict[str, dict[str, list[float | None]]]
@@ -68,6 +69,8 @@ class Run:
         if self.engine.is_main_process:
             _claim(self.folder, loaded, options)
         distributed.barrier()
+        if loaded.recipe.training.tracker is not None:
+            self.engine.init_trackers(loaded.recipe.name)
         self.source = load_source(loaded)
         if self.engine.is_main_process:
             write_text(self.folder / "recipe.yaml", dump(loaded))
@@ -76,10 +79,16 @@ class Run:
     def compare(self, strategies: Iterable[Strategy], seeds: Iterable[int]) -> Results:
         """Train each strategy on each seed, and write `results.json`.
 
-        A strategy that fails (its loss is not finite, say) is recorded as failed and the others go on.
+        A strategy that fails (its loss is not finite, say) is recorded as failed and the others go on. The file holds
+        everything that the run's folder has, also strategies and seeds of earlier calls.
 
         Returns:
-            strategy -> metric -> one value a seed, None where it failed.
+            strategy -> metric -> one value a seed, None where it failed; of these strategies and seeds.
+
+        Raises:
+            UserError: the reference, its store or a checkpoint does not fit, or the disk is full.
+            Interrupted: a signal came.
+            OSError: a file cannot be read or written.
         """
         strategies, seeds = tuple(strategies), tuple(seeds)
         with stop_requests() as request:
@@ -87,20 +96,29 @@ class Run:
             for seed in seeds:
                 data = seed_data(self.loaded, self.source, seed)
                 for strategy in strategies:
+                    number = request.agreed(self.engine.device)
+                    if number:
+                        raise Interrupted(number)
                     self._one(strategy, seed, data, references, request)
         self.engine.end_training()
-        results = collect(self.folder, strategies, seeds)
         if self.engine.is_main_process:
-            write_json(self.folder / "results.json", results)
-        return results
+            write_json(self.folder / "results.json", collect(self.folder, *_all_there(self.folder, seeds)))
+        distributed.barrier()
+        return collect(self.folder, strategies, seeds)
 
     def score(self, seeds: Iterable[int]) -> list[Path]:
-        """Fill the reference store of each seed; their folders."""
+        """Fill the reference store of each seed; their folders.
+
+        Raises:
+            UserError: the reference does not fit the data, or the disk is full.
+            Interrupted: a signal came; what was scored is kept.
+            OSError: a file cannot be read or written.
+        """
         done: list[Path] = []
         with stop_requests() as request:
             references = self._references(request)
             for seed in seeds:
-                path = Path(references.score(seed, seed_data(self.loaded, self.source, seed)).path)
+                path = references.score(seed, seed_data(self.loaded, self.source, seed)).path
                 if path not in done:
                     done.append(path)
         return done
@@ -109,10 +127,10 @@ class Run:
         return References(self.loaded, self.source, self.engine, self.folder, request, self.options.display)
 
     def _one(self, strategy: Strategy, seed: int, data: SeedData, references: References, request: StopRequest) -> None:
-        folder = self.folder / f"seed-{seed}" / strategy
+        folder, title = self.folder / f"seed-{seed}" / strategy, f"{strategy}, seed {seed}"
         written = folder / "result.json"
-        if written.is_file() and json.loads(written.read_text())["status"] == "finished":
-            self.options.display.finished(f"{strategy}, seed {seed}", json.loads(written.read_text()))
+        if first_says(read_result(written).get("status") == "finished", self.engine.device):
+            self.options.display.finished(title, read_result(written))
             return
         try:
             if strategy == "as_is":
@@ -121,11 +139,13 @@ class Run:
                 result: dict[str, Any] = {"status": "finished", "metrics": metrics, "cost": dict(NO_COST)}
             else:
                 result = self._train(strategy, seed, data, references, request, folder)
-        except UserError as error:
+        except TrainingFailed as error:
             result = {"status": "failed", "error": str(error)}
+        self.engine.free_memory()
         if self.engine.is_main_process:
             write_json(written, result)
-        self.options.display.finished(f"{strategy}, seed {seed}", result)
+        distributed.barrier()
+        self.options.display.finished(title, result)
 
     def _train(
         self,
@@ -139,11 +159,12 @@ class Run:
         reference, scored = references.asked(seed, data) if strategy in ASK_THE_REFERENCE else (None, 0)
         starts_from_reference = strategy == "finetune"
         model = references.model(seed, data) if starts_from_reference else target_model(self.loaded, self.source, seed)
-        job = Job(self.loaded, strategy, seed, self.source, data, model, reference, scored, folder, self.engine)
+        job = Job(self.loaded, strategy, seed, data, model, reference, scored, folder, self.engine)
         training = Training(job, resume=self.options.resume)
         result = training.run(request, self.options.display.begin(f"{strategy}, seed {seed}"))
         if self.engine.is_main_process:
-            save_weights(training.bare, folder / "model.safetensors")
+            with clear_when_full(folder / "model.safetensors"):
+                save_weights(training.bare, folder / "model.safetensors")
             write_weights(folder, training.weights, data)
         return result
 
@@ -165,37 +186,61 @@ def build_engine(recipe: Recipe, folder: Path) -> Accelerator:
         log_with=settings.tracker,
         project_dir=str(folder) if settings.tracker is not None else None,
     )
-    if settings.tracker is not None:
-        if not engine.log_with:
-            raise UserError(
-                f"`training.tracker` is {settings.tracker}, which is not installed: pip install 'guidestar[track]'."
-            )
-        engine.init_trackers(recipe.name)
+    if settings.tracker is not None and not engine.log_with:
+        raise UserError(
+            f"`training.tracker` is {settings.tracker}, which is not installed: pip install 'guidestar[track]'."
+        )
     return engine
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """A training's `result.json`; empty if it is not there yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}). Remove it and continue with --resume.") from error
+    if not isinstance(result, dict):
+        raise UserError(f"{path} holds no result. Remove it and continue with --resume.")
+    return result
+
+
 def collect(folder: Path, strategies: Iterable[str], seeds: Iterable[int]) -> Results:
-    """The results of a run's folder: strategy -> metric -> one value a seed, None where there is none."""
+    """The results of a run's folder: strategy -> metric -> one value a seed, None where there is none.
+
+    Raises:
+        UserError: a result is damaged.
+    """
     results: Results = {}
     seeds = tuple(seeds)
     for strategy in strategies:
-        found: list[dict[str, float]] = []
-        for seed in seeds:
-            path = folder / f"seed-{seed}" / strategy / "result.json"
-            result = json.loads(path.read_text()) if path.is_file() else {}
-            found.append({**result.get("metrics", {}), **result.get("cost", {})})
+        read = [read_result(folder / f"seed-{seed}" / strategy / "result.json") for seed in seeds]
+        found = [{**result.get("metrics", {}), **result.get("cost", {})} for result in read]
         names = list(dict.fromkeys(name for values in found for name in values))
         if names:
             results[strategy] = {name: [values.get(name) for values in found] for name in names}
     return results
 
 
+def _all_there(folder: Path, seeds: tuple[int, ...]) -> tuple[list[Strategy], list[int]]:
+    """The strategies that a run's folder has results of, and its seeds: these, then those of other calls."""
+    there = [path.parent for path in folder.glob("seed-*/*/result.json")]
+    others = {int(path.parent.name.removeprefix("seed-")) for path in there} - set(seeds)
+    return [name for name in STRATEGIES if any(path.name == name for path in there)], [*seeds, *sorted(others)]
+
+
 def _claim(folder: Path, loaded: LoadedRecipe, options: Options) -> None:
     """Make the run's folder ours: new, continued, or emptied."""
     written = folder / "recipe.yaml"
     if options.overwrite and written.is_file():
-        for name in (*(path.name for path in folder.glob("seed-*")), "reference"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        for old in (*folder.glob("seed-*"), folder / "reference"):
+            if old.is_dir():
+                shutil.rmtree(old)
         for name in ("results.json", "report.html", "evaluation.json", "recipe.yaml"):
             (folder / name).unlink(missing_ok=True)
     elif written.is_file():

@@ -37,7 +37,7 @@ class WeightLog(nn.Module):
 
     def add(self, rows: Tensor, weights: Tensor, rho: Tensor) -> None:
         """Add a batch; every process adds all processes' batches."""
-        rows = distributed.gather(rows)
+        rows = distributed.gather(rows.to(weights.device)).cpu()  # row numbers come on the CPU, collectives may not
         weights, rho = distributed.gather(weights).cpu(), distributed.gather(rho).cpu()
         self.total.index_add_(0, rows, weights.double())
         self.visits.index_add_(0, rows, torch.ones_like(rows))
