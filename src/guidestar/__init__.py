@@ -4,7 +4,11 @@ The library is two stateful primitives, `Tracker` and `Dual`, and an algebra of 
 `guidestar.steering` for the objectives relative to a reference model and `guidestar.losses` for named losses.
 """
 
-from guidestar import losses, risks, schedules, surrogates
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from guidestar import losses, risks, samplers, schedules, surrogates
 from guidestar.duals import Dual
 from guidestar.errors import UserError
 from guidestar.group_mean import GroupMean
@@ -13,7 +17,20 @@ from guidestar.state import PerSampleState, reset, set_epoch
 from guidestar.steering.rho import DRRho
 from guidestar.tracking import Tracker
 
+if TYPE_CHECKING:
+    from guidestar import data, evaluation, models, reference, report, training
+
 __version__ = "0.1.0"
+
+_ON_DEMAND = ("data", "evaluation", "models", "reference", "report", "training")
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Data, store, training and report bring the libraries that they need; the objectives alone need only torch.
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"guidestar.{name}")
+    raise AttributeError(f"module 'guidestar' has no attribute {name!r}")
+
 
 __all__ = [
     "KL",
@@ -28,10 +45,17 @@ __all__ = [
     "TopK",
     "Tracker",
     "UserError",
+    "data",
+    "evaluation",
     "losses",
+    "models",
+    "reference",
+    "report",
     "reset",
     "risks",
+    "samplers",
     "schedules",
     "set_epoch",
     "surrogates",
+    "training",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def compare(
 
     loaded = load_recipe(recipe, overrides or [])
     usable, dropped = loaded.recipe.resolved_strategies()
-    console = Console()
+    console = _console()
     for strategy, reason in dropped.items():
         console.print(f"left out: {strategy}: {reason}", markup=False, highlight=False)
     results, folder, main_process = _run(loaded, usable, loaded.recipe.seeds, resume, overwrite, console)
@@ -69,7 +70,8 @@ def train(
         typer.Option(help="Which strategy; by default steer, or the only one in the recipe.", show_default=False),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Which seed; by default the recipe's first.", show_default=False)
+        int | None,
+        typer.Option(help="Which seed; by default the recipe's first.", show_default=False, min=0, max=2**32 - 1),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the resolved recipe with its sources, and stop.")
@@ -88,11 +90,11 @@ def train(
         return
     usable = loaded.recipe.resolved_strategies().usable
     chosen = strategy or (usable[0] if len(usable) == 1 else "steer")
-    known = [name for name in usable if name == chosen]
+    known: list[Strategy] = [name for name in usable if name == chosen]
     if not known:
         raise UserError(f"`--strategy` must be one of the recipe's: {', '.join(usable)}. Found {chosen}.")
     seeds = (loaded.recipe.seeds[0] if seed is None else seed,)
-    console = Console()
+    console = _console()
     _, folder, main_process = _run(loaded, known, seeds, resume, overwrite, console)
     if main_process:
         console.print(f"written to {_short(folder / f'seed-{seeds[0]}' / known[0])}", highlight=False, soft_wrap=True)
@@ -117,7 +119,7 @@ def score(
         raise UserError(
             "`reference.model` is needed to score, with `reference.weights` or `reference.fit`. Found none."
         )
-    console = Console()
+    console = _console()
     with BarDisplay(console, 1) as display:
         run = Run(loaded, Options(resume=resume, overwrite=overwrite, display=display))
         stores = run.score(loaded.recipe.seeds)
@@ -139,7 +141,7 @@ def evaluate(
     from guidestar.training.reevaluate import evaluate_run
 
     results, written = evaluate_run(run, overrides or [])
-    console = Console()
+    console = _console()
     console.print(results_table(results))
     console.print(f"written to {_short(written)}", highlight=False, soft_wrap=True)
 
@@ -155,7 +157,7 @@ def report(
     """Write the report of one or more runs as one HTML file."""
     from guidestar.report import build_report
 
-    Console().print(f"report: {_short(build_report(runs, out))}", highlight=False, soft_wrap=True)
+    _console().print(f"report: {_short(build_report(runs, out))}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: guidestar where 6.118")
@@ -198,18 +200,27 @@ def _run(
 
     with BarDisplay(console, len(strategies) * len(seeds)) as display:
         run = Run(loaded, Options(resume=resume, overwrite=overwrite, display=display))
-        display.enabled = distributed.rank() == 0
         results = run.compare(strategies, seeds)
     return results, run.folder, distributed.rank() == 0
 
 
 def _end_with_failures(folder: Path, strategies: Sequence[str], seeds: Sequence[int]) -> None:
-    import json
+    from guidestar.training.runner import read_result
 
     results = [folder / f"seed-{seed}" / strategy / "result.json" for strategy in strategies for seed in seeds]
-    failed = [path.parent for path in results if json.loads(path.read_text())["status"] != "finished"]
+    failed = [path for path in results if read_result(path).get("status") != "finished"]
     if failed:
-        raise UserError(f"{len(failed)} of {len(results)} trainings failed; see {_short(failed[0] / 'result.json')}.")
+        raise UserError(f"{len(failed)} of {len(results)} trainings failed; see {_short(failed[0])}.")
+
+
+def _console() -> Console:
+    """Where results are printed: by the first process of several only."""
+    return Console(quiet=_process() > 0)
+
+
+def _process() -> int:
+    # Known before the processes have found each other; both torchrun and `accelerate launch` set it.
+    return int(os.environ.get("RANK", "0"))
 
 
 def _short(path: Path) -> Path:
@@ -218,22 +229,25 @@ def _short(path: Path) -> Path:
 
 
 def main() -> NoReturn:
-    """Run the command line; errors that a user can put right are one message and exit code 1, Ctrl-C is 130."""
+    """Run the command line.
+
+    An error that a user can put right is one message and exit code 1; a run that a signal stopped ends with 128 and its
+    number, 130 for Ctrl-C.
+    """
     from guidestar.training.interrupt import Interrupted
 
     debug = "--debug" in sys.argv
     try:
         app()
     except Interrupted as stopped:
-        typer.echo(str(stopped), err=True)
+        if _process() == 0:
+            typer.echo(str(stopped), err=True)
         sys.exit(128 + stopped.number)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(130)
-    except (UserError, OSError, ImportError, TypeError) as error:
+    except (UserError, OSError, ImportError, TypeError, IndexError) as error:
         if debug:
             raise
-        typer.echo(f"error: {_message(error)}", err=True)
+        who = f"process {_process()}: " if _process() else ""
+        typer.echo(f"{who}error: {_message(error)}", err=True)
         sys.exit(1)
     sys.exit(0)
 

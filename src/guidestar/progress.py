@@ -16,12 +16,11 @@ class BarDisplay(Display):
     """One bar for the whole run and one for what is going on; a line for each training that ended.
 
     Args:
-        console: where to draw; on anything but a terminal only the lines are printed.
+        console: where to draw; on anything but a terminal only the lines are printed, and nothing on a quiet one.
         trainings: how many trainings the run has.
-        enabled: false on all processes but the first.
     """
 
-    def __init__(self, console: Console, trainings: int, *, enabled: bool = True) -> None:
+    def __init__(self, console: Console, trainings: int) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -29,9 +28,8 @@ class BarDisplay(Display):
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
         )
-        self.console = console
-        self.enabled = enabled
-        self.bars = Progress(*columns, console=console, transient=True, disable=not (enabled and console.is_terminal))
+        shown = console.is_terminal and not console.quiet
+        self.bars = Progress(*columns, console=console, transient=True, disable=not shown)
         self.all: TaskID | None = (
             self.bars.add_task("all trainings", total=trainings, note="") if trainings > 1 else None
         )
@@ -51,8 +49,6 @@ class BarDisplay(Display):
         """Advance the run's bar and print how the training ended."""
         if self.all is not None:
             self.bars.advance(self.all)
-        if not self.enabled:
-            return
         if result["status"] == "failed":
             self.bars.console.print(f"[red]{title}: failed[/red]", highlight=False)
             self.bars.console.print(result["error"], markup=False, highlight=False)

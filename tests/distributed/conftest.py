@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch.multiprocessing.spawn import start_processes
 
 def _worker(rank: int, function: Callable[[int], Any], folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    # Ranks that wait for each other fail after the timeout instead of hanging.
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
     try:
         torch.save(function(rank), folder / f"{rank}.pt")
         dist.barrier()

@@ -70,6 +70,12 @@ def test_code_runs_and_prints_what_the_page_shows(name, elsewhere):
             agree(output, shown, tolerance=2.0 if "%" in shown else 0.3 if name == "tutorial.md" else 0.02)
 
 
+def test_the_readme_runs(elsewhere):
+    namespace, _ = run_page(ROOT / "README.md")
+    assert namespace["losses"].grad.argmax() == 1  # learnable and not learnt
+    assert namespace["weight"].grad is not None
+
+
 def test_the_tutorial_shows_what_it_says(elsewhere):
     pytest.importorskip("sklearn")
     namespace, _ = run_page(ROOT / "docs" / "tutorial.md")

@@ -73,7 +73,8 @@ class Training:
         optimizer, self.scheduler = build_optimizer(settings, job.model, lr, self.total)
         # Convolutions are up to twice as fast on images that keep their channels last.
         self.layout = torch.channels_last if job.data.train.kind == "image" else torch.preserve_format
-        self.model, self.optimizer = self.engine.prepare(job.model.to(memory_format=self.layout), optimizer)
+        model = job.model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
+        self.model, self.optimizer = self.engine.prepare(model, optimizer)
         self.bare = self.engine.unwrap_model(self.model)
         self.objective = build_objective(job.recipe, job.strategy).to(self.engine.device)
         self.weights = WeightLog(size)

@@ -66,15 +66,23 @@ class Run:
         self.options = options
         self.folder = loaded.run_folder
         self.engine = build_engine(loaded.recipe, self.folder)
-        if self.engine.is_main_process:
-            _claim(self.folder, loaded, options)
-        distributed.barrier()
+        self._claim_folder()
         if loaded.recipe.training.tracker is not None:
             self.engine.init_trackers(loaded.recipe.name)
         self.source = load_source(loaded)
         if self.engine.is_main_process:
             write_text(self.folder / "recipe.yaml", dump(loaded))
             write_json(self.folder / "environment.json", environment(self.engine.device))
+
+    def _claim_folder(self) -> None:
+        problem: UserError | OSError | None = None
+        if self.engine.is_main_process:
+            try:
+                _claim(self.folder, self.loaded, self.options)
+            except (UserError, OSError) as error:
+                problem = error  # the other processes are waiting to hear of it
+        if first_says(problem is not None, self.engine.device):
+            raise problem or UserError("the first process cannot use the run's folder; its message says why.")
 
     def compare(self, strategies: Iterable[Strategy], seeds: Iterable[int]) -> Results:
         """Train each strategy on each seed, and write `results.json`.
@@ -102,9 +110,17 @@ class Run:
                     self._one(strategy, seed, data, references, request)
         self.engine.end_training()
         if self.engine.is_main_process:
-            write_json(self.folder / "results.json", collect(self.folder, *_all_there(self.folder, seeds)))
+            write_json(self.folder / "results.json", collect(self.folder, *self._there()))
         distributed.barrier()
         return collect(self.folder, strategies, seeds)
+
+    def _there(self) -> tuple[list[str], list[int]]:
+        """The strategies and seeds that the run's folder has results of: the recipe's seeds in its order, then others."""
+        there = [path.parent for path in self.folder.glob("seed-*/*/result.json")]
+        found = {int(path.parent.name.removeprefix("seed-")) for path in there}
+        seeds = [seed for seed in self.loaded.recipe.seeds if seed in found]
+        strategies: list[str] = [name for name in STRATEGIES if any(path.name == name for path in there)]
+        return strategies, [*seeds, *sorted(found.difference(seeds))]
 
     def score(self, seeds: Iterable[int]) -> list[Path]:
         """Fill the reference store of each seed; their folders.
@@ -225,13 +241,6 @@ def collect(folder: Path, strategies: Iterable[str], seeds: Iterable[int]) -> Re
         if names:
             results[strategy] = {name: [values.get(name) for values in found] for name in names}
     return results
-
-
-def _all_there(folder: Path, seeds: tuple[int, ...]) -> tuple[list[Strategy], list[int]]:
-    """The strategies that a run's folder has results of, and its seeds: these, then those of other calls."""
-    there = [path.parent for path in folder.glob("seed-*/*/result.json")]
-    others = {int(path.parent.name.removeprefix("seed-")) for path in there} - set(seeds)
-    return [name for name in STRATEGIES if any(path.name == name for path in there)], [*seeds, *sorted(others)]
 
 
 def _claim(folder: Path, loaded: LoadedRecipe, options: Options) -> None:
