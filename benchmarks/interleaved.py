@@ -45,7 +45,7 @@ def environment() -> str:
     return (
         f"guidestar {gs.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread, "
-        f"{datetime.date.today().isoformat()}"
+        f"load {os.getloadavg()[0]:.1f}, {datetime.date.today().isoformat()}"
     )
 
 

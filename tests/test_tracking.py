@@ -250,3 +250,12 @@ def test_scgd_reaches_the_optimum_where_bsgd_stalls_at_its_bias() -> None:
     # f(g) = exp(2 g) / 2 - g has its minimum at g = 0. BSGD solves E exp(2 (w + noise)) = 1, that is w = -0.7^2.
     assert abs(solve(0.05)) < 0.1
     assert solve(1.0) == pytest.approx(-0.49, abs=0.12)
+
+
+def test_msvr_without_memory_corrects_the_mini_batch_estimate():
+    tracker = Tracker(3, gamma=1.0, gamma_prime=0.5)
+    new = torch.tensor([2.0, 4.0], dtype=torch.float64, requires_grad=True)
+    value = tracker(new, torch.tensor([0, 2]), previous=torch.tensor([1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(value.detach(), torch.tensor([2.0 + 0.5 * 1.0, 4.0 + 0.5 * 3.0], dtype=torch.float64))
+    value.sum().backward()
+    torch.testing.assert_close(new.grad, torch.ones(2, dtype=torch.float64))

@@ -8,6 +8,9 @@ from torch import Tensor
 from guidestar import distributed
 from guidestar.state import PerSampleState, Stateful, merge_duplicates
 
+#: The bounds of a variable that has none.
+FREE = (-float("inf"), float("inf"))
+
 
 class Dual(Stateful):
     r"""Rows of dual variables $y_i$, each moved by its own gradient and kept within bounds.
@@ -93,7 +96,7 @@ class Dual(Stateful):
         if index is None:
             if len(self.memory) > 1:
                 raise ValueError(f"`index` is needed: there are {len(self.memory)} rows. Pass the row of each value.")
-            return self.memory.read(self._first()).squeeze(0)
+            return self.memory.read(self.memory.first()).squeeze(0)
         return self.memory.read(index)
 
     def step(self, objective: Tensor) -> None:
@@ -123,31 +126,30 @@ class Dual(Stateful):
         if not self.training:
             return
         if index is None:
-            rows = self._first()
+            rows = self.memory.first()
             gradient, active = _single(gradient, active)
         else:
             rows = distributed.gather(self.memory.on_device(index.reshape(-1)))
             gradient = distributed.gather(gradient.reshape(-1))
             active = None if active is None else distributed.gather(active.reshape(-1))
-        groups = rows
-        if active is not None:
-            groups = torch.where(active, rows, len(self.memory) + torch.arange(len(rows), device=rows.device))
-        gradient = merge_duplicates(groups, gradient)
+            groups = rows
+            if active is not None:
+                groups = torch.where(active, rows, len(self.memory) + torch.arange(len(rows), device=rows.device))
+            gradient = merge_duplicates(groups, gradient)
         if self.velocity is not None:
             gradient = self.momentum * self.velocity.read(rows).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
             self.velocity.write(rows, gradient, active)
         moved = self.memory.read(rows).to(gradient.dtype) + self.sign * self.lr * gradient
-        self.memory.write(rows, moved.clamp(*self.bounds), active)
-
-    def _first(self) -> Tensor:
-        return torch.zeros(1, dtype=torch.int64, device=self.memory.values.device)
+        self.memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active)
 
     def extra_repr(self) -> str:
         return f"lr={self.lr}, momentum={self.momentum}, bounds={self.bounds}, maximise={self.sign > 0}"
 
 
-def _single(gradient: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor]:
+def _single(gradient: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The mean gradient of the single row over everything that counts on all ranks, and whether anything does."""
+    if active is None and distributed.world_size() == 1 and gradient.numel() > 0:
+        return gradient.mean().reshape(1), None
     if active is None:
         active = torch.ones_like(gradient, dtype=torch.bool)
     kept = torch.where(active, gradient, 0.0).sum()

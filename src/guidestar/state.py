@@ -63,14 +63,28 @@ class PerSampleState(nn.Module):
     def __len__(self) -> int:
         return self.values.shape[0]
 
-    def read(self, index: Tensor) -> Tensor:
-        """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`."""
+    def first(self) -> Tensor | None:
+        """The index of the first row: None, which is the short way without checks, or when compiling a tensor."""
+        # torch.compile may read a slice of the rows again in the backward pass, where they have changed already.
+        return torch.zeros(1, dtype=torch.int64, device=self.values.device) if torch.compiler.is_compiling() else None
+
+    def read(self, index: Tensor | None) -> Tensor:
+        """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`; None: the first, `[1, *shape]`."""
+        if index is None:
+            return self.values[:1].clone()
         rows = self.on_device(index)
         return _read_compiled(self.values, rows) if torch.compiler.is_compiling() else self.values[rows]
 
-    def write(self, index: Tensor, values: Tensor, active: Tensor | None = None) -> None:
-        """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values."""
-        if not self.writable or index.numel() == 0:
+    def write(self, index: Tensor | None, values: Tensor, active: Tensor | None = None) -> None:
+        """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values.
+
+        None is the first row.
+        """
+        if not self.writable or (index is not None and index.numel() == 0):
+            return
+        if index is None:
+            row, values = self.values[:1], values.detach()
+            row.copy_(values if active is None else torch.where(expand(active, values), values, row))
             return
         with torch.no_grad():
             rows, values = self.on_device(index), values.detach().to(self.values.dtype)

@@ -85,8 +85,8 @@ def smoothed_hinge(t: Tensor, smoothing: float) -> Tensor:
     """
     if smoothing == 0.0:
         return torch.relu(t)
-    y = (t / smoothing).clamp(0.0, 1.0)
-    return y * t - 0.5 * smoothing * y.square()
+    above = torch.relu(t)
+    return functional.smooth_l1_loss(above, torch.zeros_like(above), reduction="none", beta=smoothing)
 
 
 def smoothed_hinge_slope(t: Tensor, smoothing: float) -> Tensor:

@@ -96,8 +96,11 @@ class Tracker(Stateful):
         if not (self.training and torch.is_grad_enabled()):
             return estimate
         if self.memory is None:
+            average = estimate.detach()
+            if previous is not None and self.gamma_prime:
+                average = average + self.gamma_prime * (average - previous.detach().to(average))
             single = index is None and estimate.ndim == len(self.shape)  # else the rows are each rank's own
-            return self._attach(self._over_ranks(estimate) if single else estimate.detach(), estimate)
+            return self._attach(self._over_ranks(average) if single else average, estimate)
         average = self._update(self.memory, estimate, index, previous, active)
         if active is not None:
             average = torch.where(expand(active, average), average, estimate.detach())
@@ -135,11 +138,10 @@ class Tracker(Stateful):
         active: Tensor | None,
     ) -> Tensor:
         if index is None:
-            rows = torch.zeros(1, dtype=torch.int64, device=memory.values.device)
             new = self._over_ranks(estimate).reshape(1, *self.shape)
             before = None if previous is None else self._over_ranks(previous.to(estimate)).reshape(1, *self.shape)
             keep = None if active is None else active.reshape(1)
-            return self._mix(memory, rows, new, before, keep).reshape(estimate.shape)
+            return self._mix(memory, memory.first(), new, before, keep).reshape(estimate.shape)
         count = index.numel()
         rows = distributed.gather(memory.on_device(index.reshape(-1)))
         new = distributed.gather(estimate.reshape(count, *self.shape))
@@ -149,13 +151,20 @@ class Tracker(Stateful):
         return self._mix(memory, rows, new, before, keep)[start : start + count].reshape(estimate.shape)
 
     def _mix(
-        self, memory: PerSampleState, rows: Tensor, new: Tensor, previous: Tensor | None, active: Tensor | None
+        self,
+        memory: PerSampleState,
+        rows: Tensor | None,
+        new: Tensor,
+        previous: Tensor | None,
+        active: Tensor | None,
     ) -> Tensor:
-        # An inactive row must not pull an active duplicate of it: give it a number of its own, beyond the last.
-        groups = rows
-        if active is not None:
-            groups = torch.where(active, rows, len(memory) + torch.arange(len(rows), device=rows.device))
-        new = merge_duplicates(groups, new, log_space=self.log_space)
+        if rows is not None:
+            groups = rows
+            if active is not None:
+                # An inactive row must not pull an active duplicate of it: give it a number of its own, beyond the last.
+                groups = torch.where(active, rows, len(memory) + torch.arange(len(rows), device=rows.device))
+            new = merge_duplicates(groups, new, log_space=self.log_space)
+            previous = None if previous is None else merge_duplicates(groups, previous)
         old = memory.read(rows).to(new.dtype)
         epoch = None if self.epoch is None else self.epoch.number
         if self.log_space:
@@ -166,7 +175,7 @@ class Tracker(Stateful):
             mixed = (1 - gamma) * old + gamma * new
             if previous is not None:
                 correction = (1 - gamma) if self.gamma_prime is None else self.gamma_prime
-                mixed = mixed + correction * (new - merge_duplicates(groups, previous))
+                mixed = mixed + correction * (new - previous)
         mixed = torch.where(old == UNSEEN, new, mixed)
         memory.write(rows, mixed, active)
         return mixed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guidestar import distributed
 from guidestar.duals import Dual
 from guidestar.risks.base import Risk, Rows, check_positive
 from guidestar.risks.kl import hide, log_mean_exp
@@ -47,6 +46,11 @@ class KLBall(Risk):
     Value and gradient:
         $\tau v + \tau\rho$ with the tau before its step. The gradient by the losses is exact for that tau; where `tau` is
         given to `forward` (a temperature network), the gradient by it is exact too and nothing is stepped here.
+
+    Limits:
+        with gamma < 1, v is an average over past temperatures. Where losses have heavy tails and `lr` is large, tau can
+        oscillate between its bound and large values, because the v that is remembered belongs to another tau. Then use a
+        smaller `lr`, a larger `tau_min`, or gamma = 1.
 
     Raises:
         ValueError: a setting is out of range, shapes that do not fit, `index` missing with many rows.
@@ -105,7 +109,6 @@ class KLBall(Risk):
                 # Eq. 6.16's gradient by tau. The mean of exp(scaled - v) scaled is that by the softmax times
                 # exp(inner - v), which is 1 only with gamma = 1.
                 mean = (torch.softmax(hide(rows, scaled), -1) * scaled).sum(-1) * torch.exp(inner - v)
-                mean = distributed.mean_value(mean) if rows.spread else mean
                 self.dual.move(v + self.rho - mean, index, rows.active)
         return tau * (v + self.rho)
 
