@@ -253,7 +253,7 @@ def test_scgd_reaches_the_optimum_where_bsgd_stalls_at_its_bias() -> None:
 
 
 def test_msvr_without_memory_corrects_the_mini_batch_estimate():
-    tracker = Tracker(3, gamma=1.0, gamma_prime=0.5)
+    tracker = gs.Tracker(3, gamma=1.0, gamma_prime=0.5)
     new = torch.tensor([2.0, 4.0], dtype=torch.float64, requires_grad=True)
     value = tracker(new, torch.tensor([0, 2]), previous=torch.tensor([1.0, 1.0], dtype=torch.float64))
     torch.testing.assert_close(value.detach(), torch.tensor([2.0 + 0.5 * 1.0, 4.0 + 0.5 * 3.0], dtype=torch.float64))
