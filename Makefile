@@ -31,7 +31,7 @@ imports: .venv/.dev
 	$(BIN)/lint-imports
 
 docs: .venv/.dev ## Build the documentation into site/, warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 results: .venv/.dev ## Everything slow: all tests, the results table (about 40 minutes), the theory's figure
 	$(BIN)/python -m pytest -q

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from guidestar.errors import UserError
 from guidestar.reference.store import Store
 from guidestar.training.interrupt import Interrupted, StopRequest
+from guidestar.training.prepare import seed_data
 from guidestar.training.recipe import STRATEGIES
 from guidestar.training.recipe_io import LoadedRecipe
 from guidestar.training.reevaluate import evaluate_run
@@ -166,7 +168,7 @@ def test_a_store_that_is_given_equals_scoring_here(load) -> None:
     here = with_weights(load, "data.label_noise=0.0")
     stores = Run(here, Options()).score(here.recipe.seeds)
     assert stores == [here.run_folder / "reference" / "store"]
-    assert len(Store.open(stores[0])) == 360 - 1 or len(Store.open(stores[0])) == math.ceil(1797 * 0.2)
+    assert len(Store.open(stores[0])) > 120  # the whole training data, of which the target gets a part
     compare(here, resume=True)
     given = with_weights(load, "data.label_noise=0.0", f"reference.store={stores[0]}", "name=given")
     results = compare(given)
@@ -201,16 +203,17 @@ def test_a_half_written_store(load) -> None:
     Store.open(path).require_complete()
 
 
-def test_a_signal_while_scoring(load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_scoring(load) -> None:
     loaded = with_weights(load, "data.label_noise=0.0")
     run = Run(loaded, Options())
     request = StopRequest()
     references = run._references(request)
+    data = seed_data(loaded, run.source, 0)
     request.number = 2
     with pytest.raises(Interrupted, match=r"stopped by SIGINT; continue with --resume"):
-        references.score(0, None)  # type: ignore[arg-type]  # the data of the seed are only for labels of its own
+        references.score(0, data)
     request.number = 0
-    assert len(references.score(0, None)) > 0  # type: ignore[arg-type]
+    assert len(references.score(0, data)) == len(run.source.train)
 
 
 def test_a_signal_between_trainings(load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +234,6 @@ def test_a_signal_between_trainings(load, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_reference_is_the_same_whether_fitted_now_or_before(load) -> None:
     loaded = load("reference.model={name: cnn, options: {width: 4}}", "strategies=[as_is]", "name=cnn")
     run = Run(loaded, Options())
-    from guidestar.training.prepare import seed_data
-
     data = seed_data(loaded, run.source, 0)
     references = References(loaded, run.source, run.engine, run.folder, StopRequest(), run.options.display)
     fitted, found = references.model(0, data).eval(), references.model(0, data).eval()
@@ -243,12 +244,12 @@ def test_the_reference_is_the_same_whether_fitted_now_or_before(load) -> None:
 
 
 def test_evaluating_a_run_again_gives_its_numbers(load) -> None:
-    loaded = load("seeds=[2, 10, 0]")
+    loaded = load("seeds=[10, 2]", "strategies=[as_is, erm, finetune, steer]")
     results = compare(loaded)
     again, path = evaluate_run(loaded.run_folder)
     assert json.loads(path.read_text()) == again
     assert list(again) == list(results)
-    order = [loaded.recipe.seeds.index(seed) for seed in (0, 2, 10)]
+    order = [loaded.recipe.seeds.index(seed) for seed in (2, 10)]
     for strategy, columns in again.items():
         assert set(columns) == METRICS
         for name, values in columns.items():
@@ -264,8 +265,9 @@ def test_evaluating_on_other_data(load, tmp_path: Path) -> None:
         loaded.run_folder,
         ["data.test_fraction=null", f"data.test={{source: npz, path: {tmp_path / 'other.npz'}, inputs: x, labels: y}}"],
     )
-    assert found["erm"]["accuracy"][0] in (0.0, 0.2)  # five equal pictures get one answer
-    assert found["as_is"]["accuracy"][0] in (0.0, 0.2)
+    for strategy in ("erm", "as_is"):  # five equal pictures get one answer
+        accuracy = found[strategy]["accuracy"][0]
+        assert accuracy in (0.0, pytest.approx(0.2))
 
 
 def test_evaluating_what_is_no_run(load, tmp_path: Path) -> None:
@@ -292,8 +294,6 @@ def test_damaged_results(load) -> None:
 
 
 def test_a_full_disk_ends_the_run(load, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -310,9 +310,7 @@ def test_what_the_machine_lacks(load) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"`training.device` is cuda, and torch finds no GPU"):
             Run(load("training.device=cuda"), Options())
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("tensorboard") is None:
         with pytest.raises(UserError, match=r"`training.tracker` is tensorboard, which is not installed"):
             Run(load("training.tracker=tensorboard"), Options())
         assert not load().run_folder.exists()

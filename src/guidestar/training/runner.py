@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import is_tensorboard_available, is_wandb_available
 
 from guidestar import distributed
 from guidestar.errors import UserError
@@ -30,6 +31,7 @@ from guidestar.training.recipe_io import LoadedRecipe, dump, load_recipe
 from guidestar.training.references import References, first_says
 
 NO_COST = {"seconds": 0.0, "samples_trained": 0.0, "forward_samples": 0.0, "reference_forward_samples": 0.0}
+_TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 Results = dict[str, dict[str, list[float | None]]]
 
 
@@ -196,17 +198,16 @@ def build_engine(recipe: Recipe, folder: Path) -> Accelerator:
         torch.set_num_threads(settings.threads)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("`training.device` is cuda, and torch finds no GPU. Use auto or cpu.")
-    engine = Accelerator(
+    if settings.tracker is not None and not _TRACKERS[settings.tracker]():
+        raise UserError(
+            f"`training.tracker` is {settings.tracker}, which is not installed: pip install 'guidestar[track]'."
+        )
+    return Accelerator(
         cpu=settings.device == "cpu" or not torch.cuda.is_available(),
         mixed_precision="bf16" if settings.precision == "bf16" else "no",
         log_with=settings.tracker,
         project_dir=str(folder) if settings.tracker is not None else None,
     )
-    if settings.tracker is not None and not engine.log_with:
-        raise UserError(
-            f"`training.tracker` is {settings.tracker}, which is not installed: pip install 'guidestar[track]'."
-        )
-    return engine
 
 
 def read_result(path: Path) -> dict[str, Any]:
