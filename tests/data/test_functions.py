@@ -4,8 +4,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from guidestar.data import Source, load, load_pair
-from guidestar.data.functions import resolve
 from guidestar.errors import UserError
+from guidestar.plugins import resolve
 
 CODE = """
 import numpy as np
@@ -128,7 +128,7 @@ def test_errors_of_the_users_code_are_passed_on(folder):
     with pytest.raises(KeyError, match="missing"):
         load(function_source("mine.py:broken"), base=folder)
     with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
-        resolve("my_own_package.needs:f", folder)
+        resolve("my_own_package.needs:f", folder, "function")
     (folder / "bad.py").write_text("def f(:\n")
     with pytest.raises(SyntaxError):
-        resolve("bad.py:f", folder)
+        resolve("bad.py:f", folder, "function")

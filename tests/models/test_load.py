@@ -85,10 +85,15 @@ def test_functions_beside_the_recipe(folder):
     assert sys.path == path
 
 
+def test_functions_in_a_file_beside_the_recipe(folder):
+    (folder / "own.py").write_text(CODE)
+    assert build_model(spec("own.py:free", width=7), (4,), 2, base=folder).in_features == 7
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mine.py:build", {}, "name the module, not its file: `mine:build`"),
+        ("nowhere.py:build", {}, "there is no file .*nowhere.py"),
         ("no_such_package:f", {}, "no module `no_such_package`"),
         ("my_model_package.models:nope", {}, "my_model_package.models has no function `nope`"),
         ("my_model_package.models:build", {"size": 1}, "has no option `size`; the options are: scale"),

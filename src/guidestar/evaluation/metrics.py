@@ -3,13 +3,13 @@
 Shapes: n samples, C classes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
 from guidestar.errors import UserError
+from guidestar.modes import evaluating
 
 CALIBRATION_BINS = 15
 
@@ -117,7 +117,7 @@ def evaluate(
     """
     logits: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
-    with _evaluation_mode(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for inputs, target, *_ in batches:
             # float64 stays: only lower precisions are widened.
             output = model(inputs.to(device, non_blocking=True))
@@ -126,18 +126,6 @@ def evaluate(
     if not logits:
         raise UserError("`batches` must hold at least one batch, found none: check that the split has samples.")
     return classification_metrics(torch.cat(logits), torch.cat(labels))
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and each module's own mode again outside (a frozen part may have been in eval)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _checked(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,13 @@ import torch
 from torch import nn
 
 from guidestar.errors import UserError
+from guidestar.plugins import resolve
 
 
 def from_function(
     name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int, base: Path
 ) -> nn.Module:
-    """The model that `package.module:function` returns for `(input_shape, num_classes, **options)`.
+    """The model that a user's function (see `guidestar.plugins`) returns for `(input_shape, num_classes, **options)`.
 
     Args:
         name: the function; its module may lie in `base`.
@@ -31,7 +30,7 @@ def from_function(
         UserError: there is no such module or function, or it does not take an option.
         TypeError: it returns something that is not a Module.
     """
-    function = _find(name, base)
+    function = resolve(name, base, "model")
     check_options(function, options, name)
     model = function(input_shape, num_classes, **options)
     if not isinstance(model, nn.Module):
@@ -61,28 +60,6 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], name
         if option not in allowed:
             there = f"the options are: {', '.join(allowed)}" if allowed else "it takes none"
             raise UserError(f"`model` {name!r} has no option `{option}`; {there}.")
-
-
-def _find(name: str, base: Path) -> Callable[..., Any]:
-    target, _, attribute = name.rpartition(":")
-    if target.endswith(".py"):
-        raise UserError(f"`model` {name!r}: name the module, not its file: `{target.removesuffix('.py')}:{attribute}`.")
-    folder = str(base.resolve())
-    sys.path.append(folder)
-    try:
-        importlib.invalidate_caches()
-        module = importlib.import_module(target)
-    except ModuleNotFoundError as error:
-        # A module that the user's own code lacks is another matter, and passed on.
-        if error.name is None or not (target == error.name or target.startswith(f"{error.name}.")):
-            raise
-        raise UserError(f"`model` {name!r}: there is no module `{error.name}` (looked in {folder} too).") from error
-    finally:
-        sys.path.remove(folder)
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise UserError(f"`model` {name!r}: {target} has no function `{attribute}`.")
-    return function
 
 
 def from_timm(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], num_classes: int) -> nn.Module:

@@ -1,7 +1,5 @@
 """A reference model's forward pass."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -38,30 +36,6 @@ class Forward:
         """Logits [B, C] of inputs [B, ...]."""
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
             return self._model(inputs.to(self._device, non_blocking=True)).float()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's own training flag afterwards.
-
-    Args:
-        model: The model.
-
-    Example:
-        >>> model = nn.Sequential(nn.Dropout())
-        >>> with evaluating(model):
-        ...     model[0].training
-        False
-        >>> model[0].training
-        True
-    """
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def input_mean(inputs: torch.Tensor) -> torch.Tensor:

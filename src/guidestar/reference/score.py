@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from guidestar.errors import UserError
-from guidestar.reference.forward import Forward, evaluating, input_mean
+from guidestar.modes import evaluating
+from guidestar.reference.forward import Forward, input_mean
 from guidestar.reference.keys import hash_keys
 from guidestar.reference.protocols import ScorableSplit
 from guidestar.reference.store import Store
