@@ -21,6 +21,7 @@ from interleaved import medians, publish
 from guidestar.models.load import build_model
 from guidestar.models.weights import weights_hash
 from guidestar.reference import StoredReference, score
+from guidestar.training.interrupt import StopRequest
 from guidestar.training.job import Job, Strategy
 from guidestar.training.loop import Training
 from guidestar.training.prepare import load_source, seed_data, target_model
@@ -57,7 +58,7 @@ def steps(loaded: LoadedRecipe, strategy: Strategy, reference: Any, folder: Path
     batches = iter(training._loader(0, training.total))
 
     def call() -> None:
-        training._step(batches)
+        training._step(batches, StopRequest())
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
 

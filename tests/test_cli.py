@@ -102,7 +102,7 @@ def test_help_lists_every_command(call: Call) -> None:
 
 
 def test_compare_then_evaluate_then_report(call: Call, recipe: Path, tmp_path: Path) -> None:
-    answer = call("compare", recipe, "strategies=null", FIT) if False else call("compare", recipe, FIT, "strategies=[erm, steer]")
+    answer = call("compare", recipe, FIT, "strategies=[erm, steer]")
     assert answer.code == 0, answer.err
     assert answer.err == ""
     assert re.search(r"erm, seed 0 +accuracy +[\d.]+ %", answer.out)
@@ -206,14 +206,16 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
-def test_an_unreadable_picture_is_named_or_skipped_and_counted(call: Call, recipe: Path, tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_named_or_skipped_and_counted(
+    call: Call, recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = f"{{source: image_folder, path: {pictures(tmp_path / 'pictures')}, size: 6}}"
     data = f"{{train: {source}, test_fraction: 0.25, on_error: %s}}"
     wrong(call, r"a/7\.png", "compare", recipe, "training.batch_size=8", "data=" + data % "raise")
-    with pytest.warns(UserWarning, match=r"1 of .*a/7\.png") if False else _recorded() as seen:
-        answer = call("compare", recipe, "training.batch_size=8", "data=" + data % "skip", "--overwrite")
+    answer = call("compare", recipe, "training.batch_size=8", "data=" + data % "skip", "--overwrite")
     assert answer.code == 0, answer.err
-    assert "7.png" in answer.out + answer.err + " ".join(seen)
+    assert "skipped 1 of 40 images" in caplog.text  # Python prints it on stderr where no one has set up logging
+    assert "a/7.png cannot be read" in caplog.text
 
 
 def test_a_reference_with_another_number_of_classes(call: Call, recipe: Path, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_stores_that_do_not_fit(call: Call, recipe: Path, tmp_path: Path) -> Non
     assert answer.code == 0, answer.err
     store = tmp_path / "runs/tiny/reference/store"
     given = ("compare", recipe, reference, "strategies=[steer]", f"reference.store={store}", "name=given")
-    wrong(call, "was not made for this: weights", *given, f"reference.weights={tmp_path}/2.safetensors")
+    wrong(call, "was not made for this: `weights`", *given, f"reference.weights={tmp_path}/2.safetensors")
     other = npz(tmp_path / "d.npz", list(range(10)) * 20, columns=64)
     only = f"reference={{store: {store}}}"
     wrong(call, "reference store", "compare", recipe, only, "strategies=[steer]", other, "name=other")
@@ -253,7 +255,14 @@ def test_another_recipe_and_a_loss_that_is_not_finite(call: Call, recipe: Path, 
     assert "erm, seed 0: failed" in answer.out
     assert "the last good checkpoint is" in " ".join(answer.out.split())
     assert (tmp_path / "runs/tiny/seed-0/erm/checkpoints/step-00000001.pt").exists()
-    wrong(call, r"another recipe: training.lr: 1e\+30 in the checkpoint, 0.1", "compare", recipe, "training.lr=0.1", "--resume")
+    wrong(
+        call,
+        r"another recipe: training.lr: 1e\+30 in the checkpoint, 0.1",
+        "compare",
+        recipe,
+        "training.lr=0.1",
+        "--resume",
+    )
 
 
 def test_nothing_is_printed_by_the_second_process(call: Call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,25 +272,9 @@ def test_nothing_is_printed_by_the_second_process(call: Call, recipe: Path, monk
     assert call("train", recipe).err.startswith("process 1: error: ")
 
 
-class _recorded:  # noqa: N801
-    """Collects warnings as texts."""
-
-    def __enter__(self) -> list[str]:
-        import warnings
-
-        self._catch = warnings.catch_warnings(record=True)
-        self._seen = self._catch.__enter__()
-        warnings.simplefilter("always")
-        self._texts: list[str] = []
-        return self._texts
-
-    def __exit__(self, *error: Any) -> None:
-        self._texts += [str(warning.message) for warning in self._seen]
-        self._catch.__exit__(*error)
-
-
 def started(*arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Compiled files are kept: without them a process takes ten seconds more to import what it needs.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.Popen(
         [sys.executable, "-m", "guidestar", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -299,11 +292,15 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
-def test_a_signal_ends_a_real_run_after_a_checkpoint(recipe: Path, tmp_path: Path, number: int, code: int, call: Call) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_a_real_run_after_a_checkpoint(
+    recipe: Path, tmp_path: Path, number: int, code: int, call: Call
+) -> None:
     process = started("train", recipe, "training.steps=100000")
     checkpoints = tmp_path / "runs/tiny/seed-0/erm/checkpoints"
-    wait_for(checkpoints / "step-00000004.pt", process) if False else wait_for(checkpoints, process)
+    wait_for(checkpoints, process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err

@@ -71,9 +71,14 @@ def test_a_full_disk_leaves_the_older_text(tmp_path: Path) -> None:
 def test_an_error_while_writing_leaves_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(KeyError), replacing(path) as stream:
-        stream.write(b"ne")
-        raise KeyError
+
+    def fail() -> None:
+        with replacing(path) as stream:
+            stream.write(b"ne")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
@@ -89,7 +94,9 @@ def test_other_errors_of_the_file_system_stay_what_they_are() -> None:
 def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "step-00000001.pt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"step-00000001.pt is no readable checkpoint.*Remove it to continue from an older"):
+    with pytest.raises(
+        UserError, match=r"step-00000001.pt is no readable checkpoint.*Remove it to continue from an older"
+    ):
         load_checkpoint(path)
 
 
@@ -108,7 +115,7 @@ def test_a_zip_file_that_is_none_of_torch_and_a_half_checkpoint(tmp_path: Path) 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "step-00000001.pt"
     torch.save({"format": FORMAT, "module": torch.nn.Linear(1, 1)}, path)
-    with pytest.raises(UserError, match="no readable checkpoint.*Weights only"):
+    with pytest.raises(UserError, match=r"no readable checkpoint.*Weights only"):
         load_checkpoint(path)
 
 

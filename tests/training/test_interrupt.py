@@ -26,11 +26,16 @@ def test_the_first_signal_is_noted(number: signal.Signals) -> None:
 
 def test_the_second_ctrl_c_stops_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), stop_requests() as request:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler may repeat itself
-        assert request.number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGINT)
+
+    def work() -> None:
+        with stop_requests() as request:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # a scheduler may repeat itself
+            assert request.number == signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert signal.getsignal(signal.SIGINT) is before
 
 

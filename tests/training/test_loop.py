@@ -47,7 +47,9 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def by_hand(job: Job, loss_of: Any, optimizer: Any, batches: range, *, accumulate: int = 1, clip: Any = None) -> nn.Module:
+def by_hand(
+    job: Job, loss_of: Any, optimizer: Any, batches: range, *, accumulate: int = 1, clip: Any = None
+) -> nn.Module:
     """The loop that anybody would write."""
     model = target_model(job.loaded, load_source(job.loaded), 0).train()
     plan = BatchPlan(len(job.data.train), job.recipe.training.batch_size, 0)
@@ -127,7 +129,9 @@ def test_steer_is_the_plain_loop_on_the_written_out_objective(load) -> None:
 
 def test_the_weights_of_the_last_epoch(load) -> None:
     # 7 batches a pass of 120 rows: steps 7 to 13 are the last epoch, with a rate of 0 so that the model stays put.
-    job = make_job(load("training.steps=14", "training.lr=1e-30", "steer.risk={kind: kl, tau: 0.5, gamma: 1.0}"), "steer")
+    job = make_job(
+        load("training.steps=14", "training.lr=1e-30", "steer.risk={kind: kl, tau: 0.5, gamma: 1.0}"), "steer"
+    )
     rows, weights, rho = trained(job).weights.mean()
     plan, expected, excess = BatchPlan(120, 16, 0), torch.full((120,), -1.0), torch.zeros(120)
     reference = reference_model(job.loaded, load_source(job.loaded), 5).eval()
@@ -173,7 +177,8 @@ def test_select_trains_on_the_top_of_the_candidates(load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "asked"), [("erm", 0), ("dro", 0), ("distill", 20 * 16), ("steer", 20 * 16), ("steer+distill", 20 * 16)]
+    ("strategy", "asked"),
+    [("erm", 0), ("dro", 0), ("distill", 20 * 16), ("steer", 20 * 16), ("steer+distill", 20 * 16)],
 )
 def test_costs_are_exact(load, strategy: str, asked: int) -> None:
     cost = trained(make_job(load(), strategy)).cost()
@@ -260,8 +265,12 @@ def test_samples_with_a_nan_loss_are_named_and_the_good_checkpoint_is_kept(load)
     object.__setattr__(job.data, "train", Spoiled(job.data.train, [bad]))
     key = job.data.train.keys([bad])[0]
     training = Training(job, resume=False)
-    pattern = rf"the loss of erm \(seed 0\) is nan at step 5; 1 of the 16 samples of the batch have such a loss: {key}; the last"
-    with pytest.raises(TrainingFailed, match=pattern + r" good checkpoint is .*step-00000004.pt\. Lower `training.lr`"):
+    pattern = (
+        rf"the loss of erm \(seed 0\) is nan at step 5; 1 of the 16 samples of the batch have such a loss: {key}; "
+    )
+    with pytest.raises(
+        TrainingFailed, match=pattern + r"the last good checkpoint is .*step-00000004.pt\. Lower `training.lr`"
+    ):
         training.run(StopRequest(), SILENT)
     saved = load_checkpoint(list_checkpoints(job.checkpoints)[-1])
     assert all(torch.equal(value, saved["parts"]["model"][name]) for name, value in training.bare.state_dict().items())
@@ -275,7 +284,9 @@ def test_weights_that_are_not_finite_push_out_no_checkpoint(load) -> None:
         if done == 3:
             next(training.bare.parameters()).data.fill_(torch.inf)
 
-    with pytest.raises(TrainingFailed, match=r"has weights that are NaN or infinite after step 3; the last good .*02.pt"):
+    with pytest.raises(
+        TrainingFailed, match=r"has weights that are NaN or infinite after step 3; the last good .*02.pt"
+    ):
         training.run(StopRequest(), spoil)
     assert [path.name for path in list_checkpoints(job.checkpoints)] == ["step-00000002.pt"]
 
@@ -287,5 +298,7 @@ def test_a_model_that_cannot_be_evaluated(load) -> None:
 
 
 def test_settings_that_do_not_fit(load) -> None:
-    with pytest.raises(UserError, match=r"`training.warmup_steps` must be less than the number of steps, which is 7; found 9"):
+    with pytest.raises(
+        UserError, match=r"`training.warmup_steps` must be less than the number of steps, which is 7; found 9"
+    ):
         Training(make_job(load("training.steps=null", "training.epochs=1", "training.warmup_steps=9")), resume=False)

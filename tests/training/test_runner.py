@@ -89,9 +89,13 @@ def test_fine_tuning_starts_from_the_reference(load) -> None:
 def test_a_run_is_not_touched_without_being_told(load) -> None:
     loaded = load("strategies=[erm]")
     compare(loaded)
-    with pytest.raises(UserError, match=r"holds a run already: continue it with --resume, start again with --overwrite"):
+    with pytest.raises(
+        UserError, match=r"holds a run already: continue it with --resume, start again with --overwrite"
+    ):
         compare(loaded)
-    with pytest.raises(UserError, match=r"a run of another recipe: training.lr: 0.01 in the checkpoint, 0.2 in the recipe"):
+    with pytest.raises(
+        UserError, match=r"a run of another recipe: training.lr: 0.01 in the checkpoint, 0.2 in the recipe"
+    ):
         compare(load("strategies=[erm]", "training.lr=0.2"), resume=True)
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import platform
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidestar import __version__
 from guidestar.data.split import Split
 from guidestar.training.files import replacing, write_json
 from guidestar.training.prepare import SeedData
@@ -25,7 +25,7 @@ SHOWN = 12
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine of this process, for the record."""
     return {
-        "guidestar": __version__,
+        "guidestar": version("guidestar"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),

@@ -181,7 +181,6 @@ class References:
         if self.engine.is_main_process:
             with clear_when_full(target):
                 save_weights(model, target)
-        self.engine.free_memory()
         distributed.barrier()
 
 

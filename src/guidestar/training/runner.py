@@ -110,6 +110,8 @@ class Run:
                     if number:
                         raise Interrupted(number)
                     self._one(strategy, seed, data, references, request)
+                # The engine holds on to what it has prepared; letting go runs Python's garbage collector, so not each time.
+                self.engine.free_memory()
         self.engine.end_training()
         if self.engine.is_main_process:
             write_json(self.folder / "results.json", collect(self.folder, *self._there()))
@@ -159,7 +161,6 @@ class Run:
                 result = self._train(strategy, seed, data, references, request, folder)
         except TrainingFailed as error:
             result = {"status": "failed", "error": str(error)}
-        self.engine.free_memory()
         if self.engine.is_main_process:
             write_json(written, result)
         distributed.barrier()

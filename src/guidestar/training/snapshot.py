@@ -99,9 +99,10 @@ class Snapshots:
         self._check_same(saved[-1], state)
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-        torch.set_rng_state(state["random"][distributed.rank()])
+        # Clones: torch reads a state from the start of its memory, and crashes on a row of a larger tensor.
+        torch.set_rng_state(state["random"][distributed.rank()].clone())
         if state["random_cuda"] is not None and self._cuda:
-            torch.cuda.set_rng_state(state["random_cuda"][distributed.rank()], self.device)
+            torch.cuda.set_rng_state(state["random_cuda"][distributed.rank()].clone(), self.device)
         for field in fields(Counters):
             setattr(self.counters, field.name, state["counters"][field.name])
 
