@@ -53,7 +53,7 @@ def steps(loaded: LoadedRecipe, strategy: Strategy, reference: Any, folder: Path
     source = load_source(loaded)
     data = seed_data(loaded, source, 0)
     model = target_model(loaded, source, 0)
-    job = Job(loaded, strategy, 0, source, data, model, reference(data.train), 0, folder / strategy, engine)
+    job = Job(loaded, strategy, 0, data, model, reference(data.train), 0, folder / strategy, engine)
     training = Training(job, resume=False)
     batches = iter(training._loader(0, training.total))
 

@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# The same function; torch 2.13 gave it this name and warns at the old one.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 def world_size() -> int:
     """Number of processes that train together (1 without a process group).
@@ -93,7 +96,7 @@ def gather(values: Tensor) -> Tensor:
     out = values.new_empty((size * values.shape[0], *values.shape[1:]))
     if values.dtype == torch.bool:
         return gather(values.to(torch.uint8)).bool()
-    dist.all_gather_into_tensor(out, values)
+    _all_gather(out, values)
     return out
 
 

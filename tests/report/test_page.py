@@ -238,8 +238,8 @@ def test_an_older_report_survives_a_failure(make_run: MakeRun, monkeypatch: pyte
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("guidestar.report.page.os.replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("guidestar.files.os.replace", full)
+    with pytest.raises(UserError, match=r"the disk is full: .*report.html"):
         build_report([path])
     assert out.read_bytes() == before
-    assert [file.name for file in path.iterdir() if "part" in file.name] == []
+    assert [file.name for file in path.iterdir() if "tmp" in file.name] == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guidestar.errors import UserError
-from guidestar.training.files import DiskFull
+from guidestar.files import DiskFull
 from guidestar.training.journal import Journal
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from guidestar.errors import UserError
+from guidestar.files import replacing
 from guidestar.models.preprocess import Preprocess
 
 _SHOWN = 5
@@ -56,25 +56,16 @@ def save_weights(model: nn.Module, path: Path) -> None:
         path: ends in `.safetensors`; missing folders are made.
 
     Raises:
-        UserError: another suffix.
+        UserError: another suffix, or the disk is full.
         OSError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"`path` must end in .safetensors, found {path.name}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses tensors that share memory (tied weights).
     state = {key: tensor.contiguous().clone() for key, tensor in _tensors(model).items()}
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as stream:
-            stream.write(safetensors.torch.save(state))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with replacing(path) as stream:
+        stream.write(safetensors.torch.save(state))
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -95,17 +86,6 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(repr((key, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name in a folder last; only POSIX systems open folders."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,6 +1,5 @@
 """A reference model's forward pass."""
 
-
 import torch
 from torch import nn
 

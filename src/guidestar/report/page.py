@@ -1,6 +1,5 @@
 """Building the report: one HTML file that needs nothing else."""
 
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -9,6 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from guidestar.errors import UserError
+from guidestar.files import write_text
 from guidestar.report.curves import read_curves
 from guidestar.report.facts import facts_section
 from guidestar.report.figures import Drawing, draw_curves, draw_weights
@@ -105,7 +105,7 @@ def build_report(run_dirs: list[Path], out: Path | None = None, metric: str = "a
     sections = [_section(run, primary, f"run{place}") for place, run in enumerate(runs)]
     folder = runs[0].path if len(runs) == 1 else runs[0].path.parent
     target = Path(out) if out is not None else folder / "report.html"
-    _write(target, _render(sections, primary))
+    write_text(target, _render(sections, primary))
     return target
 
 
@@ -174,13 +174,3 @@ def _render(sections: list[Section], primary: Metric) -> str:
 
 def _template(name: str) -> str:
     return (resources.files("guidestar.report") / name).read_text(encoding="utf-8")
-
-
-def _write(target: Path, text: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)

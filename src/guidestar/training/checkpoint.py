@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from guidestar.errors import UserError
-from guidestar.training.files import replacing
+from guidestar.files import replacing
 
 FORMAT = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt")

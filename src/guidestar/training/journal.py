@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from guidestar.errors import UserError
-from guidestar.training.files import clear_when_full
+from guidestar.files import clear_when_full
 
 
 class Journal:

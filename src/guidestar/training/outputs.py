@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from guidestar.data.split import Split
-from guidestar.training.files import replacing, write_json
+from guidestar.files import replacing, write_json
 from guidestar.training.prepare import SeedData
 from guidestar.training.weight_log import WeightLog
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from guidestar.errors import UserError
 from guidestar.evaluation.metrics import evaluate
+from guidestar.files import write_json
 from guidestar.models.weights import load_weights
 from guidestar.training.display import Display
-from guidestar.training.files import write_json
 from guidestar.training.interrupt import StopRequest
 from guidestar.training.loop import evaluation_batches
 from guidestar.training.prepare import load_source, reference_model, seed_data, target_model

@@ -16,6 +16,7 @@ from torch import nn
 from guidestar import distributed
 from guidestar.data.split import Split
 from guidestar.errors import UserError
+from guidestar.files import clear_when_full
 from guidestar.models.weights import load_weights, save_weights, weights_hash
 from guidestar.reference.joined import StoredReference
 from guidestar.reference.live import LiveReference
@@ -23,7 +24,6 @@ from guidestar.reference.score import score
 from guidestar.reference.store import Store
 from guidestar.training.display import Display
 from guidestar.training.failure import TrainingFailed
-from guidestar.training.files import clear_when_full
 from guidestar.training.interrupt import Interrupted, StopRequest
 from guidestar.training.job import Job, Reference
 from guidestar.training.loop import EVALUATION_BATCH, Training

@@ -16,11 +16,11 @@ from accelerate.utils import is_tensorboard_available, is_wandb_available
 from guidestar import distributed
 from guidestar.errors import UserError
 from guidestar.evaluation.metrics import evaluate
+from guidestar.files import clear_when_full, write_json, write_text
 from guidestar.models.weights import save_weights
 from guidestar.training.display import Display
 from guidestar.training.explain import difference, recipe_digest
 from guidestar.training.failure import TrainingFailed
-from guidestar.training.files import clear_when_full, write_json, write_text
 from guidestar.training.interrupt import Interrupted, StopRequest, stop_requests
 from guidestar.training.job import ASK_THE_REFERENCE, Job
 from guidestar.training.loop import Training, evaluation_batches
