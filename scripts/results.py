@@ -53,7 +53,7 @@ Nothing was tuned to a strategy: one risk (KL, tau = 1, gamma = 0.9) steers thro
 `recipes/demo.yaml`, `recipes/fashion_mnist.yaml` and `recipes/cifar10.yaml`. Sizes and learning rates were set after one
 trial (seed 0, 40 % wrong labels) of each of the last two. Except for the digits, reference and target are the same small
 network, which is what makes `finetune` possible; a class imbalance leaves fewer training images, with the same number of
-steps. All of it is small and far from the state of the art of these data sets: the comparison is what counts.
+steps, while the reference has seen balanced classes. All of it is small and far from the state of the art of these data sets: the comparison is what counts.
 
 `make results` runs everything again and writes this page; nothing in it is entered by hand.
 """
@@ -104,7 +104,9 @@ def write_page(runs: Path) -> str:
             verdicts.append(f"- **{text}**: {decide(results).sentence} {' '.join(decide(results).notes)}")
             seconds += sum(sum(values.get("seconds", [])) for values in results.values())
         lines += ["", "What the report of each run says:", "", *verdicts, ""]
-        lines.append(f"Training time of the whole table: {seconds / 60:.0f} minutes of one core.")
+        lines.append(
+            f"Training time of this table: {seconds / 60:.1f} minutes of one core, of a machine that did other work too."
+        )
     environment = json.loads((runs / "cifar10-clean" / "environment.json").read_text())
     lines += ["\n## Environment\n", *(f"- {key}: {value}" for key, value in environment.items())]
     return "\n".join(lines) + "\n"

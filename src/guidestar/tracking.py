@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar import distributed
-from guidestar.schedules import Cosine, Schedule, as_schedule, is_mini_batch
+from guidestar.schedules import Cosine, Scent, Schedule, as_schedule, is_mini_batch
 from guidestar.state import UNSEEN, Epoch, PerSampleState, Stateful, expand, math_dtype, merge_duplicates
 
 
@@ -96,15 +96,22 @@ class Tracker(Stateful):
         if not (self.training and torch.is_grad_enabled()):
             return estimate
         if self.memory is None:
-            average = estimate.detach()
-            if previous is not None and self.gamma_prime:
-                average = average + self.gamma_prime * (average - previous.detach().to(average))
-            single = index is None and estimate.ndim == len(self.shape)  # else the rows are each rank's own
-            return self._attach(self._over_ranks(average) if single else average, estimate)
+            return self._mini_batch(estimate, index, previous)
         average = self._update(self.memory, estimate, index, previous, active)
         if active is not None:
             average = torch.where(expand(active, average), average, estimate.detach())
         return self._attach(average, estimate)
+
+    def _mini_batch(self, estimate: Tensor, index: Tensor | None, previous: Tensor | None) -> Tensor:
+        single = index is None and estimate.ndim == len(self.shape)  # else the rows are each rank's own
+        if previous is not None and self.gamma_prime:
+            corrected = estimate.detach()
+            corrected = corrected + self.gamma_prime * (corrected - previous.detach().to(corrected))
+        elif single and distributed.world_size() > 1:
+            corrected = estimate.detach()
+        else:
+            return estimate
+        return self._attach(self._over_ranks(corrected) if single else corrected, estimate)
 
     def remembered(self) -> tuple[Tensor, Tensor]:
         """All averages `[num_rows, *shape]` (0 where there is none yet), and which rows have one, bool `[num_rows]`.
@@ -118,12 +125,15 @@ class Tracker(Stateful):
         return torch.where(values == UNSEEN, torch.zeros_like(values), values), self.memory.seen()
 
     def _attach(self, average: Tensor, estimate: Tensor) -> Tensor:
-        change = estimate - estimate.detach()  # zero, with the estimate's gradient
-        if self.log_space:
+        value = estimate.detach()
+        change = estimate - value  # zero, with the estimate's gradient
+        if not self.log_space:
+            return average + change
+        weight = torch.exp(value - average)  # d log u = d g / u
+        if isinstance(self.schedule, Scent):
             # SCENT's weight has no bound: where it overflows, the gradient does too, but not the value (inf * 0 is NaN).
-            weight = torch.exp(estimate.detach() - average).clamp(max=torch.finfo(average.dtype).max)
-            return average + weight * change  # d log u = d g / u
-        return average + change
+            weight = weight.clamp(max=torch.finfo(average.dtype).max)
+        return average + weight * change
 
     def _over_ranks(self, estimate: Tensor) -> Tensor:
         return distributed.log_mean_exp(estimate) if self.log_space else distributed.mean(estimate)

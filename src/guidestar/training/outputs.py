@@ -28,7 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "guidestar": version("guidestar"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "platform": platform.platform(terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).date().isoformat(),
