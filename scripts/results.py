@@ -53,7 +53,8 @@ Nothing was tuned to a strategy: one risk (KL, tau = 1, gamma = 0.9) steers thro
 `recipes/demo.yaml`, `recipes/fashion_mnist.yaml` and `recipes/cifar10.yaml`. Sizes and learning rates were set after one
 trial (seed 0, 40 % wrong labels) of each of the last two. Except for the digits, reference and target are the same small
 network, which is what makes `finetune` possible; a class imbalance leaves fewer training images, with the same number of
-steps, while the reference has seen balanced classes. All of it is small and far from the state of the art of these data sets: the comparison is what counts.
+steps, while the reference has seen balanced classes. All of it is small and far from the state of the art of these data
+sets: the comparison is what counts.
 
 `make results` runs everything again and writes this page; nothing in it is entered by hand.
 """

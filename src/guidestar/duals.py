@@ -139,7 +139,7 @@ class Dual(Stateful):
         if self.velocity is not None:
             gradient = self.momentum * self.velocity.read(rows).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
             self.velocity.write(rows, gradient, active)
-        moved = self.memory.read(rows).to(gradient.dtype) + self.sign * self.lr * gradient
+        moved = torch.add(self.memory.read(rows).to(gradient.dtype), gradient, alpha=self.sign * self.lr)
         self.memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active)
 
     def extra_repr(self) -> str:

@@ -133,7 +133,7 @@ class Tracker(Stateful):
         if isinstance(self.schedule, Scent):
             # SCENT's weight has no bound: where it overflows, the gradient does too, but not the value (inf * 0 is NaN).
             weight = weight.clamp(max=torch.finfo(average.dtype).max)
-        return average + weight * change
+        return torch.addcmul(average, weight, change)
 
     def _over_ranks(self, estimate: Tensor) -> Tensor:
         return distributed.log_mean_exp(estimate) if self.log_space else distributed.mean(estimate)
@@ -182,7 +182,7 @@ class Tracker(Stateful):
             mixed = torch.logaddexp(log_old + old, log_new + new)  # Eq. 6.14
         else:
             gamma = _cast(self.schedule.rate(old, epoch, log_space=False), new)
-            mixed = (1 - gamma) * old + gamma * new
+            mixed = torch.lerp(old, new, gamma)  # (1 - gamma) old + gamma new
             if previous is not None:
                 correction = (1 - gamma) if self.gamma_prime is None else self.gamma_prime
                 mixed = mixed + correction * (new - previous)

@@ -37,8 +37,10 @@ class Rows:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the losses that count of `values` `[*rows, m]`, over the ranks too where a row is spread."""
-        kept = values if self.mask is None else torch.where(self.mask, values, 0.0)
-        average = kept.sum(-1) / self.count
+        if self.mask is None:
+            average = values.mean(-1)
+        else:
+            average = torch.where(self.mask, values, 0.0).sum(-1) / self.count
         return distributed.mean_value(average) if self.spread else average
 
     def log_count(self) -> float | Tensor:

@@ -111,8 +111,8 @@ class ChiSquare(Risk):
             second = self.tracker(rows.mean(excess.square()), rows.index, active=rows.active)
             # The derivative stays finite where no loss exceeds nu.
             root = (second + torch.finfo(second.dtype).tiny).sqrt()
-            value = scale * root + nu
-            slope = 1.0 - scale * rows.mean(excess.detach()) / root.detach()
+            value = torch.add(nu, root, alpha=scale)
+            slope = 1.0 - rows.mean(excess.detach()) / (root.detach() / scale)
         if self.training and torch.is_grad_enabled():
             dual.move(slope.detach(), rows.index, rows.active)
         return value

@@ -110,7 +110,7 @@ class KLBall(Risk):
                 # exp(inner - v), which is 1 only with gamma = 1.
                 mean = (torch.softmax(hide(rows, scaled), -1) * scaled).sum(-1) * torch.exp(inner - v)
                 self.dual.move(v + self.rho - mean, index, rows.active)
-        return tau * (v + self.rho)
+        return torch.add(tau * v, tau, alpha=self.rho)
 
     def _at(self, rows: Rows, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scaled = rows.losses / tau.unsqueeze(-1)
