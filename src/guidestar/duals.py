@@ -96,7 +96,7 @@ class Dual(Stateful):
         if index is None:
             if len(self.memory) > 1:
                 raise ValueError(f"`index` is needed: there are {len(self.memory)} rows. Pass the row of each value.")
-            return self.memory.read(self.memory.first()).squeeze(0)
+            return self.memory.read(self.memory.first())
         return self.memory.read(index)
 
     def step(self, objective: Tensor) -> None:
@@ -149,9 +149,9 @@ class Dual(Stateful):
 def _single(gradient: Tensor, active: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The mean gradient of the single row over everything that counts on all ranks, and whether anything does."""
     if active is None and distributed.world_size() == 1 and gradient.numel() > 0:
-        return gradient.mean().reshape(1), None
+        return gradient.mean(), None
     if active is None:
         active = torch.ones_like(gradient, dtype=torch.bool)
     kept = torch.where(active, gradient, 0.0).sum()
     total, count = distributed.mean(torch.stack([kept, active.sum().to(kept)]))
-    return (total / count.clamp(min=torch.finfo(gradient.dtype).tiny)).reshape(1), (count > 0).reshape(1)
+    return total / count.clamp(min=torch.finfo(gradient.dtype).tiny), count > 0

@@ -64,28 +64,31 @@ class PerSampleState(nn.Module):
         return self.values.shape[0]
 
     def first(self) -> Tensor | None:
-        """The index of the first row: None, which is the short way without checks, or when compiling a tensor."""
+        """The index of the first row: None, which is the short way without checks, or when compiling a scalar."""
         # torch.compile may read a slice of the rows again in the backward pass, where they have changed already.
-        return torch.zeros(1, dtype=torch.int64, device=self.values.device) if torch.compiler.is_compiling() else None
+        return torch.zeros((), dtype=torch.int64, device=self.values.device) if torch.compiler.is_compiling() else None
 
     def read(self, index: Tensor | None) -> Tensor:
-        """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`; None: the first, `[1, *shape]`."""
+        """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`; None: of the first, `[*shape]`."""
         if index is None:
-            return self.values[:1].clone()
+            return self.values[0].clone()
         rows = self.on_device(index)
         return _read_compiled(self.values, rows) if torch.compiler.is_compiling() else self.values[rows]
 
     def write(self, index: Tensor | None, values: Tensor, active: Tensor | None = None) -> None:
         """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values.
 
-        None is the first row.
+        None, or an index that is a scalar, is a single row: `values` `[*shape]`, `active` `[]`; None is the first.
         """
         if not self.writable or (index is not None and index.numel() == 0):
             return
         if index is None:
-            row, values = self.values[:1], values.detach()
-            row.copy_(values if active is None else torch.where(expand(active, values), values, row))
+            row, values = self.values[0], values.detach()
+            row.copy_(values if active is None else torch.where(active, values, row))
             return
+        if index.ndim == 0:
+            index, values = index.reshape(1), values.unsqueeze(0)
+            active = None if active is None else active.reshape(1)
         with torch.no_grad():
             rows, values = self.on_device(index), values.detach().to(self.values.dtype)
             if active is not None:

@@ -138,7 +138,6 @@ class Tracker(Stateful):
     def _over_ranks(self, estimate: Tensor) -> Tensor:
         return distributed.log_mean_exp(estimate) if self.log_space else distributed.mean(estimate)
 
-    @torch.no_grad()
     def _update(
         self,
         memory: PerSampleState,
@@ -147,10 +146,11 @@ class Tracker(Stateful):
         previous: Tensor | None,
         active: Tensor | None,
     ) -> Tensor:
+        """The new averages, outside the graph: everything that goes in is detached."""
         if index is None:
-            new = self._over_ranks(estimate).reshape(1, *self.shape)
-            before = None if previous is None else self._over_ranks(previous.to(estimate)).reshape(1, *self.shape)
-            keep = None if active is None else active.reshape(1)
+            new = self._over_ranks(estimate).reshape(self.shape)
+            before = None if previous is None else self._over_ranks(previous.to(estimate)).reshape(self.shape)
+            keep = None if active is None else active.detach().reshape(())
             return self._mix(memory, memory.first(), new, before, keep).reshape(estimate.shape)
         count = index.numel()
         rows = distributed.gather(memory.on_device(index.reshape(-1)))
@@ -168,7 +168,7 @@ class Tracker(Stateful):
         previous: Tensor | None,
         active: Tensor | None,
     ) -> Tensor:
-        if rows is not None:
+        if rows is not None and rows.ndim > 0:
             groups = rows
             if active is not None:
                 # An inactive row must not pull an active duplicate of it: give it a number of its own, beyond the last.
