@@ -63,4 +63,3 @@ def test_citation_file_agrees_with_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == guidestar.__version__
     assert f"title  = {{{citation['title']}}}" in references()[SELF]
-    assert f"url    = {{{citation['repository-code']}}}" in references()[SELF]

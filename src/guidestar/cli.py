@@ -150,7 +150,11 @@ def evaluate(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One or more run folders.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="The HTML file; by default report.html in the first run.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The HTML file; by default report.html in the run's folder, or above it for several.",
+            show_default=False,
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
