@@ -201,3 +201,11 @@ def test_math_dtype() -> None:
 def test_expand() -> None:
     assert expand(torch.ones(2), torch.ones(2, 3, 4)).shape == (2, 1, 1)
     assert expand(torch.tensor(True), torch.tensor(1.0)).shape == ()
+
+
+def test_what_is_read_is_a_copy_whatever_the_index():
+    memory = PerSampleState(3, fill=1.0)
+    read = [memory.read(index) for index in (None, torch.tensor(0), torch.tensor([0]))]
+    memory.write(torch.tensor(0), torch.tensor(5.0))
+    assert [float(values.sum()) for values in read] == [1.0, 1.0, 1.0]
+    assert memory.values.tolist() == [5.0, 1.0, 1.0]

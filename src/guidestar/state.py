@@ -17,11 +17,16 @@ from torch import Tensor, nn
 UNSEEN = float("inf")
 
 
+def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
+    # Not values[rows]: that is a view for an index that is a scalar, and would change with the memory.
+    return values.index_select(0, rows.reshape(-1)).reshape((*rows.shape, *values.shape[1:]))
+
+
 # The compiler may repeat a plain `values[rows]` in the backward pass instead of saving its result, and finds rows there
 # that the forward pass has changed since. An operator that it cannot look into is never repeated.
 @torch.library.custom_op("guidestar::read_rows", mutates_args=())
 def _read_compiled(values: Tensor, rows: Tensor) -> Tensor:
-    return values[rows]
+    return _rows_of(values, rows)
 
 
 @_read_compiled.register_fake
@@ -73,7 +78,7 @@ class PerSampleState(nn.Module):
         if index is None:
             return self.values[0].clone()
         rows = self.on_device(index)
-        return _read_compiled(self.values, rows) if torch.compiler.is_compiling() else self.values[rows]
+        return _read_compiled(self.values, rows) if torch.compiler.is_compiling() else _rows_of(self.values, rows)
 
     def write(self, index: Tensor | None, values: Tensor, active: Tensor | None = None) -> None:
         """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values.
