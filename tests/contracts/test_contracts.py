@@ -362,7 +362,6 @@ def test_the_epoch_reaches_every_schedule_through_any_module(case) -> None:
         gs.set_epoch(outer, -1)
 
 
-@pytest.mark.slow
 @every
 def test_compiled_equals_eager(case) -> None:
     compare_compiled(case, "aot_eager")
