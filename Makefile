@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint types imports docs results theory clean
+.PHONY: help demo test check lint types imports docs results theory clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -12,10 +12,7 @@ help: ## List the targets
 demo: .venv/.demo ## The main job on real data (digits): runs/demo/report.html, under 3 minutes
 	$(BIN)/guidestar compare recipes/demo.yaml --overwrite
 
-test: .venv/.dev ## The test suite without the slow part
-	$(BIN)/python -m pytest -q -m "not slow"
-
-test-all: .venv/.dev ## The whole test suite
+test: .venv/.dev ## The whole test suite
 	$(BIN)/python -m pytest -q
 
 check: lint types imports docs ## Lint, types, import rules, documentation
@@ -33,8 +30,7 @@ imports: .venv/.dev
 docs: .venv/.dev ## Build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-results: .venv/.dev ## Everything slow: all tests, the results table (about 40 minutes), the theory's figure
-	$(BIN)/python -m pytest -q
+results: .venv/.dev ## The results table (about 40 minutes on two cores) and the theory's figure
 	$(BIN)/python scripts/results.py
 	$(BIN)/python examples/theory/excess_risk.py
 

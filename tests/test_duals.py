@@ -115,8 +115,8 @@ def test_bad_use() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": 0.0}, "`lr` must be positive. Found 0.0"),
-        ({"lr": math.nan}, "`lr` must be positive. Found nan"),
+        ({"lr": 0.0}, "`lr` must be positive and finite. Found 0.0"),
+        ({"lr": math.nan}, "`lr` must be positive and finite. Found nan"),
         ({"lr": 1.0, "momentum": 1.0}, r"`momentum` must be in \[0, 1\). Found 1.0"),
         ({"lr": 1.0, "momentum": -0.1}, r"`momentum` must be in \[0, 1\)"),
         ({"lr": 1.0, "minimum": 1.0}, r"`init` must lie between .* \[1.0, inf\]. Found 0.0"),

@@ -66,7 +66,7 @@ def test_rates_must_be_in_range(gamma) -> None:
 
 
 def test_other_settings_must_be_in_range() -> None:
-    with pytest.raises(ValueError, match=r"`epochs` must be at least 1. Found 0"):
+    with pytest.raises(ValueError, match=r"`epochs` must be a whole number, at least 1. Found 0"):
         Cosine(0.5, 0)
     for alpha in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="`alpha` must be positive"):

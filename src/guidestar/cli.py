@@ -52,7 +52,7 @@ def compare(
     usable, dropped = loaded.recipe.resolved_strategies()
     console = _console()
     for strategy, reason in dropped.items():
-        console.print(f"left out: {strategy}: {reason}", markup=False, highlight=False)
+        console.print(f"left out: {strategy}, which {reason}", markup=False, highlight=False)
     results, folder, main_process = _run(loaded, usable, loaded.recipe.seeds, resume, overwrite, console)
     if main_process:
         console.print(results_table(results))

@@ -65,8 +65,8 @@ class Dual(Stateful):
         maximise: bool = False,
     ) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ValueError(f"`lr` must be positive. Found {lr}.")
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"`lr` must be positive and finite. Found {lr}.")
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must be in [0, 1). Found {momentum}.")
         low, high = -float("inf") if minimum is None else minimum, float("inf") if maximum is None else maximum

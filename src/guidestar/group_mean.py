@@ -50,6 +50,8 @@ class GroupMean(Stateful):
 
     def __init__(self, num_groups: int, gamma: float | Schedule = 0.9) -> None:
         super().__init__()
+        if num_groups < 1:
+            raise ValueError(f"`num_groups` must be at least 1. Found {num_groups}.")
         self.num_groups = num_groups
         self.tracker = Tracker(num_groups, gamma=gamma)
 

@@ -45,6 +45,10 @@ class BarDisplay(Display):
 
         return update
 
+    def note(self, text: str) -> None:
+        """Print it above the bars."""
+        self.bars.console.print(f"note: {text}", markup=False, highlight=False)
+
     def finished(self, title: str, result: dict[str, Any]) -> None:
         """Advance the run's bar and print how the training ended."""
         if self.all is not None:

@@ -70,8 +70,8 @@ class Cosine:
     def __post_init__(self) -> None:
         if not 0.0 < self.gamma_min <= 1.0:
             raise ValueError(f"`gamma_min` must be in (0, 1]. Found {self.gamma_min}.")
-        if self.epochs < 1:
-            raise ValueError(f"`epochs` must be at least 1. Found {self.epochs}.")
+        if self.epochs < 1 or int(self.epochs) != self.epochs:
+            raise ValueError(f"`epochs` must be a whole number, at least 1. Found {self.epochs}.")
 
     def rate(self, average: Tensor, epoch: Tensor | None, *, log_space: bool) -> Tensor:
         """gamma of the epoch, a float64 scalar."""

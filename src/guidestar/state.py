@@ -207,8 +207,8 @@ def set_epoch(module: nn.Module, epoch: int) -> None:
     Raises:
         ValueError: `epoch` is negative.
     """
-    if epoch < 0:
-        raise ValueError(f"`epoch` must be 0 or more. Found {epoch}.")
+    if epoch < 0 or int(epoch) != epoch:
+        raise ValueError(f"`epoch` must be 0 or more, a whole number. Found {epoch}.")
     for child in module.modules():
         if isinstance(child, Epoch):
             child.number.fill_(epoch)

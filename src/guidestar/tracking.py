@@ -91,7 +91,8 @@ class Tracker(Stateful):
         active: Tensor | None = None,
     ) -> Tensor:
         """Mix the estimates in and return the averages; rows where `active` is false pass through, unwritten."""
-        estimate = estimate.to(math_dtype(estimate))
+        dtype = math_dtype(estimate)
+        estimate = estimate.to(dtype)
         self._check(estimate, index, previous)
         if not (self.training and torch.is_grad_enabled()):
             return estimate

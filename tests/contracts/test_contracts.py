@@ -358,7 +358,7 @@ def test_the_epoch_reaches_every_schedule_through_any_module(case) -> None:
     epochs = [value for name, value in outer.state_dict().items() if name.endswith("epoch.number")]
     assert all(int(value) == 3 for value in epochs)
     assert len(epochs) == (1 if case.label == "cosine" else 0)
-    with pytest.raises(ValueError, match=r"`epoch` must be 0 or more. Found -1"):
+    with pytest.raises(ValueError, match=r"`epoch` must be 0 or more, a whole number. Found -1"):
         gs.set_epoch(outer, -1)
 
 

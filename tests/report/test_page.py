@@ -165,6 +165,20 @@ def test_user_text_is_escaped(make_run: MakeRun) -> None:
     assert page.text.count("image left out: not an embedded PNG") == 4
 
 
+def test_the_recipe_is_shown_without_the_folders_of_the_run(make_run: MakeRun) -> None:
+    long = "/somewhere/" + "a long folder name/" * 6
+    path = make_run(seeds=1, output="/elsewhere/runs", base=f"{long}recipes", note={"output": "/kept", "base": "kept"})
+    assert "a long folder\n  name/a" in (path / "recipe.yaml").read_text()
+    shown = re.search(r"<pre>(.*?)</pre>", build_report([path]).read_text(), flags=re.DOTALL)
+    assert shown
+    text = shown[1]
+    assert not re.search(r"^(?:base|output)", text, flags=re.MULTILINE)
+    assert "elsewhere" not in text
+    assert "folder" not in text
+    assert "\nnote:\n  output: /kept\n  base: kept" in text
+    assert "\ntraining:\n" in text
+
+
 def test_several_runs_are_compared(make_run: MakeRun) -> None:
     paths = [make_run("clean", seeds=2), make_run("noisy", seeds=3)]
     out = build_report(paths)
@@ -195,7 +209,7 @@ def test_a_run_with_nothing_in_it_yet(tmp_path: Path) -> None:
     (tmp_path / "seed-0" / "steer").mkdir(parents=True)
     text = plain(parse(build_report([tmp_path])).text)
     for sentence in (
-        "No strategy has a result for test accuracy yet.",
+        "Nothing has finished: no strategy has a result.",
         "There are no results yet: no strategy has finished.",
         "There are no learning curves",
         "There are no sample weights",

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from guidestar.report import print_verdict, results_table
@@ -50,6 +51,24 @@ def test_print_verdict() -> None:
     first, second = stream.getvalue().splitlines()
     assert first.startswith("Steer and distil: training your own model")
     assert second.startswith("Steer+distill is better than ERM by 9.0 points")
+
+
+@pytest.mark.parametrize("results", [{}, {"steer": {"accuracy": [None, None], "seconds": [1.0, 2.0]}}])
+def test_when_nothing_finished(results: dict[str, dict[str, list[float | None]]]) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=80)
+    console.print(results_table(results))
+    table = stream.getvalue()
+    assert "seed" not in table
+    assert table.split()[:1] == (["strategy"] if results else [])
+    print_verdict(results, console=console)
+    assert stream.getvalue()[len(table) :] == "Nothing has finished: no strategy has a result.\n"
+
+
+def test_the_spread_is_over_seeds_that_have_a_value() -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(results_table({"erm": {"accuracy": [0.8, None]}}))
+    assert "one seed: no spread" in " ".join(stream.getvalue().split())
 
 
 def test_a_seed_without_a_value_is_left_out() -> None:

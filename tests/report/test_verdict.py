@@ -84,17 +84,76 @@ def test_no_measurable_difference() -> None:
     verdict = decide(results)
     assert verdict.certainty is Certainty.TIED
     assert verdict.tied == ("steer", "select")
-    assert verdict.sentence.startswith(
-        "No measurable difference between steer and select with 5 seeds: steer 94.0 % (± 0.4), select 93.8 % (± 0.4) "
-        "test accuracy; plain training (ERM) 85.0 %"
+    assert verdict.sentence == (
+        "Highest: steer, 94.0 % (± 0.4) test accuracy over 5 seeds; select (93.8 ± 0.4 %) is not measurably worse; "
+        "plain training (ERM) 85.0 % (± 0.4)."
     )
     assert "nothing measurable" not in verdict.sentence
 
 
 def test_a_tie_with_plain_training_says_that_the_reference_brings_nothing() -> None:
     verdict = decide({"steer": around(0.940), "erm": around(0.938, OTHER), "as_is": around(0.8)})
-    assert verdict.sentence.startswith("No measurable difference between steer and ERM with 5 seeds")
+    assert "; ERM (93.8 ± 0.4 %) is not measurably worse; the reference itself 80.0 % (± 0.4)." in verdict.sentence
     assert verdict.sentence.endswith("The reference brings nothing measurable here.")
+    assert verdict.notes == ()
+
+
+def test_a_tie_with_the_winner_does_not_hide_that_steering_is_better_than_erm() -> None:
+    erm, steer, select = [0.80, 0.81, 0.82], [0.81, 0.8201, 0.83], [0.75, 0.86, 0.90]
+    verdict = decide({"erm": {"accuracy": erm}, "steer": {"accuracy": steer}, "select": {"accuracy": select}})
+    assert verdict.certainty is Certainty.TIED
+    assert verdict.sentence == (
+        "Highest: select, 83.7 % (± 7.8) test accuracy over 3 seeds; steer (82.0 ± 1.0 %) and ERM (81.0 ± 1.0 %) "
+        "are not measurably worse."
+    )
+    assert verdict.notes == ("Steer is better than ERM by 1.0 points (95 % interval 1.0 to 1.0), paired over 3 seeds.",)
+
+
+@pytest.mark.parametrize(
+    ("select", "sentence"),
+    [
+        (
+            [0.75, 0.86, 0.90],
+            "Highest: ERM, 85.0 % test accuracy over 3 seeds; select (83.7 ± 7.8 %) is not measurably worse.",
+        ),
+        (
+            [0.78, 0.89, 0.93],
+            "Highest: select, 86.7 % (± 7.8) test accuracy over 3 seeds; ERM (85.0 %) and steer (80.0 ± 0.1 %) "
+            "are not measurably worse.",
+        ),
+    ],
+)
+def test_a_tie_with_the_winner_does_not_hide_that_steering_is_worse_than_erm(
+    select: list[float], sentence: str
+) -> None:
+    steer = {"accuracy": [0.80, 0.801, 0.80]}
+    verdict = decide({"erm": {"accuracy": [0.85] * 3}, "steer": steer, "select": {"accuracy": select}})
+    assert verdict.sentence == f"{sentence} The reference brings nothing measurable here."
+    assert verdict.notes == ("Steer is worse than ERM by 5.0 points (95 % interval 4.8 to 5.1), paired over 3 seeds.",)
+
+
+def test_the_note_is_about_what_is_measurably_better_than_erm_even_if_another_mean_is_higher() -> None:
+    noisy, clear = {"accuracy": [0.75, 0.86, 0.90]}, {"accuracy": [0.81, 0.8201, 0.83]}
+    verdict = decide({"erm": {"accuracy": [0.80, 0.81, 0.82]}, "distill": clear, "select": noisy})
+    assert "nothing measurable" not in verdict.sentence
+    assert verdict.notes[0].startswith("Distill is better than ERM by 1.0 points")
+
+
+def test_the_best_use_of_the_reference_and_steering_are_both_compared_with_erm() -> None:
+    results = {"as_is": around(0.95), "finetune": around(0.949, OTHER), "steer": around(0.90), "erm": around(0.85)}
+    verdict = decide(results)
+    assert verdict.certainty is Certainty.TIED
+    assert [note.split(" by ")[0] for note in verdict.notes] == [
+        "The reference is better than ERM",
+        "Steer is better than ERM",
+    ]
+
+
+def test_without_anything_that_uses_the_reference_nothing_is_said_about_it() -> None:
+    verdict = decide({"erm": around(0.940), "dro": around(0.939, OTHER)})
+    assert verdict.sentence == (
+        "Highest: ERM, 94.0 % (± 0.4) test accuracy over 5 seeds; DRO (93.9 ± 0.4 %) is not measurably worse."
+    )
 
 
 def test_a_tie_with_the_reference_says_that_it_needs_no_training() -> None:
@@ -112,9 +171,12 @@ def test_a_tie_within_one_way_leaves_the_way_clear() -> None:
 
 
 def test_a_long_tie_gives_the_range() -> None:
-    shapes = {"a": SHAPE, "b": OTHER, "c": SHAPE[::-1], "d": OTHER[::-1]}
-    results = {key: around(0.94, shape) for key, shape in shapes.items()}
-    assert "with 5 seeds: from 94.0 % (± 0.4) to 94.0 % (± 0.4) test accuracy." in decide(results).sentence
+    shapes = {"a": SHAPE, "b": OTHER, "c": SHAPE[::-1], "d": OTHER[::-1], "e": OTHER}
+    results = {key: around(0.94 - 0.0001 * place, shape) for place, (key, shape) in enumerate(shapes.items())}
+    assert decide(results).sentence == (
+        "Highest: a, 94.0 % (± 0.4) test accuracy over 5 seeds; b, c, d and e (from 94.0 ± 0.4 % to 94.0 ± 0.4 %) "
+        "are not measurably worse."
+    )
 
 
 def test_a_single_seed_cannot_tell() -> None:
@@ -136,7 +198,9 @@ def test_nothing_to_compare() -> None:
     )
     nothing = decide({"steer": {"accuracy": [NAN]}, "erm": {}})
     assert (nothing.certainty, nothing.winner) == (Certainty.NOTHING, None)
-    assert nothing.sentence == "No strategy has a result for test accuracy yet."
+    assert nothing.sentence == "Nothing has finished: no strategy has a result."
+    only = decide({"steer": {"accuracy": [0.9]}}, "nll")
+    assert only.sentence == "No strategy has a result for negative log-likelihood on the test data."
     assert decide({}).certainty is Certainty.NOTHING
 
 
@@ -147,6 +211,8 @@ def test_a_metric_where_less_is_better() -> None:
     assert verdict.notes[0].startswith("Steer is better than ERM by 0.207 (95 % interval 0.")
     worse = decide({"erm": results["steer"], "steer": results["erm"]}, "nll")
     assert ", below steering (0.510 ± 0.010)." in worse.sentence
+    tied = decide({"erm": {"nll": [0.30, 0.32, 0.31]}, "steer": {"nll": [0.31, 0.29, 0.31]}}, "nll")
+    assert tied.sentence.startswith("Lowest: steer, 0.303 (± 0.012) negative log-likelihood")
 
 
 def test_unknown_metric() -> None:

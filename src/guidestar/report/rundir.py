@@ -13,6 +13,9 @@ from guidestar.errors import UserError
 from guidestar.report.strategies import in_order
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
+# Where the recipe lay and the run was written, with the indented lines that a long path goes on in. A report is passed
+# on to others, to whom these folders say nothing.
+_FOLDERS = re.compile(r"^(?:base|output):.*\n?(?:[ \t].*\n?)*", re.MULTILINE)
 # strategy -> metric -> one value a seed
 Columns = dict[str, dict[str, list[float]]]
 
@@ -37,7 +40,7 @@ class Run:
         results: strategy -> metric -> one value a seed, NaN where there is none.
         problems: what failed, was left out or is unfinished.
         recipe: the resolved recipe; empty if it is missing or unreadable.
-        recipe_text: the recipe as written.
+        recipe_text: the recipe as written, without `base` and `output`.
         environment: what the run was made with; empty if missing.
         warnings: files that are missing or unreadable.
         folders: strategy -> its folders, with the seed of each, in the order of seeds.
@@ -98,9 +101,10 @@ def read_run(path: Path) -> Run:
             results[strategy] = {name: _numbers(values, len(seeds)) for name, values in metrics.items()}
     problems += _never_started(recipe, results, problems)
     ordered = {key: results[key] for key in in_order(set(results))}
+    shown = _FOLDERS.sub("", recipe_text)
     name = str(recipe.get("name") or path.resolve().name)
     by_strategy = {key: [(seed, folder) for seed, owner, folder in folders if owner == key] for _, key, _ in folders}
-    return Run(path, name, seeds, ordered, problems, recipe, recipe_text, environment, warnings, by_strategy)
+    return Run(path, name, seeds, ordered, problems, recipe, shown, environment, warnings, by_strategy)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

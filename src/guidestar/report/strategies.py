@@ -100,6 +100,7 @@ STRATEGIES = {
 
 STEERED = ("steer", "steer+distill")
 WITHOUT_REFERENCE = ("erm", "dro")
+WITH_REFERENCE = tuple(key for key in STRATEGIES if key not in WITHOUT_REFERENCE)
 
 
 def describe(key: str) -> Strategy:

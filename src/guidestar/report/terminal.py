@@ -24,17 +24,19 @@ def results_table(results: Results) -> Table:
         results: strategy -> metric -> one value a seed.
 
     Returns:
-        A table that fits 80 columns.
+        A table that fits 80 columns; empty, without a header, if there are no strategies.
 
     Example:
         >>> results_table({"erm": {"accuracy": [0.85, 0.86], "seconds": [2.0, 2.1]}}).row_count
         1
     """
-    table = Table(box=None, pad_edge=False, header_style="dim", caption=_caption(results), caption_justify="left")
-    table.add_column("strategy", no_wrap=True)
     summaries = {
         key: {name: summarise(values) for name, values in results[key].items()} for key in in_order(set(results))
     }
+    found = [summary for row in summaries.values() for name, summary in row.items() if summary and name in METRICS]
+    table = Table(box=None, pad_edge=False, header_style="dim", caption=_caption(found), caption_justify="left")
+    table.show_header = bool(summaries)
+    table.add_column("strategy", no_wrap=True)
     shown = [metric for metric in METRICS.values() if any(row.get(metric.key) for row in summaries.values())]
     for metric in shown:
         table.add_column(TITLES[metric.key], justify="right", no_wrap=True)
@@ -98,6 +100,8 @@ def _cell(metric: Metric, summary: Summary | None, best: float | None) -> Text:
     return Text(text, style="bold" if summary.mean == best else "")
 
 
-def _caption(results: Results) -> str:
-    seeds = max((len(values) for row in results.values() for values in row.values()), default=0)
+def _caption(summaries: list[Summary]) -> str | None:
+    seeds = max((summary.seeds for summary in summaries), default=0)
+    if seeds == 0:
+        return None
     return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed: no spread"

@@ -14,7 +14,7 @@ from guidestar.report.formatting import (
     summary_text,
 )
 from guidestar.report.statistics import Difference, Results, Summary, paired_difference, summarise
-from guidestar.report.strategies import STEERED, WITHOUT_REFERENCE, describe, in_order
+from guidestar.report.strategies import STEERED, WITH_REFERENCE, WITHOUT_REFERENCE, describe, in_order
 
 # Up to so many values are written out one by one.
 MANY = 3
@@ -37,7 +37,8 @@ class Verdict:
     Args:
         certainty: what the results allow one to say.
         winner: the strategy with the best mean; None without results.
-        tied: the strategies, the winner first, between which no difference is measurable; the winner alone if clear.
+        tied: the winner, then the strategies that are not measurably worse than it, best first. Each was compared with
+            the winner only: two of the others may well differ.
         way: the way to use the reference that the winner stands for.
         sentence: the answer for a reader.
         notes: further sentences: the margins, and what is incomplete.
@@ -73,7 +74,9 @@ def decide(results: Results, metric: str = "accuracy") -> Verdict:
     table = _Table(METRICS[metric], results)
     ranking = table.ranking()
     if not ranking:
-        sentence = f"No strategy has a result for {table.metric.noun} yet."
+        sentence = "Nothing has finished: no strategy has a result."
+        if any(summarise(row.get(key, [])) for row in results.values() for key in METRICS):
+            sentence = f"No strategy has a result for {table.metric.noun}."
         return Verdict(Certainty.NOTHING, None, (), "", sentence, ())
     winner = ranking[0]
     differences = {key: table.difference(winner, key) for key in ranking[1:]}
@@ -123,6 +126,10 @@ class _Table:
     def better(self, difference: float) -> bool:
         return difference > 0 if self.metric.higher_is_better else difference < 0
 
+    def measurably_better(self, first: str, second: str) -> bool:
+        difference = self.difference(first, second)
+        return difference is not None and difference.separated and self.better(difference.mean)
+
 
 def _one_family(tied: list[str]) -> bool:
     """Whether all of them stand for one way: a tie within it leaves no doubt about the way."""
@@ -166,18 +173,32 @@ def _without_reference(table: _Table, winner: str, others: list[str]) -> str:
 
 
 def _tied(table: _Table, tied: list[str]) -> str:
-    names = listing([_name(key) for key in tied])
-    seeds = seeds_text(min(table.summaries[key].seeds for key in tied))
-    values = ", ".join(f"{_name(key)} {table.text(key)}" for key in tied)
-    if len(tied) > MANY:
-        values = f"from {table.text(tied[0])} to {table.text(tied[-1])}"
-    facts = [f"No measurable difference between {names} with {seeds}: {values} {table.metric.noun}"]
+    """The winner, then what was not told apart from it: of two of the others nothing is claimed."""
+    winner, others = tied[0], tied[1:]
+    place = "Highest" if table.metric.higher_is_better else "Lowest"
+    seeds = seeds_text(table.summaries[winner].seeds)
+    facts = [f"{place}: {_name(winner)}, {table.text(winner)} {table.metric.noun} over {seeds}"]
+    close = listing([f"{_name(key)} ({table.bracket(key)})" for key in others])
+    if len(others) > MANY:
+        ends = f"from {table.bracket(others[0])} to {table.bracket(others[-1])}"
+        close = f"{listing([_name(key) for key in others])} ({ends})"
+    facts.append(f"{close} {'is' if len(others) == 1 else 'are'} not measurably worse")
     sentence = _sentence(table, facts, set(tied))
-    if any(key in WITHOUT_REFERENCE for key in tied):
+    if _reference_brings_nothing(table, tied):
         return f"{sentence} The reference brings nothing measurable here."
     if "as_is" in tied:
         return f"{sentence} Using the reference as it is needs no training."
     return sentence
+
+
+def _reference_brings_nothing(table: _Table, tied: list[str]) -> bool:
+    """Whether training without the reference is among the best and nothing that uses it is measurably better."""
+    plain = next((key for key in WITHOUT_REFERENCE if key in table.summaries), None)
+    if plain is None or not set(tied) & set(WITHOUT_REFERENCE):
+        return False
+    differences = [table.difference(key, plain) for key in WITH_REFERENCE if key in table.summaries]
+    compared = any(difference is not None and difference.low is not None for difference in differences)
+    return compared and not any(table.measurably_better(key, plain) for key in WITH_REFERENCE if key in table.summaries)
 
 
 def _single_seed(table: _Table, ranking: list[str]) -> str:
@@ -203,15 +224,26 @@ def _notes(table: _Table, ranking: list[str], certainty: Certainty, tied: list[s
     if certainty is Certainty.CLEAR:
         pairs += [(ranking[0], key) for key in ranking if key in tied[1:]]
         pairs.append((ranking[0], next(key for key in ranking if key not in tied)))
-    steered = table.best_of(STEERED)
-    told = any({steered, "erm"} == set(pair) for pair in pairs) or {steered, "erm"} <= set(tied)
-    if steered and "erm" in table.summaries and not told:
-        pairs.append((steered, "erm"))
+    pairs += [pair for pair in _against_erm(table, ranking, tied) if set(pair) not in map(set, pairs)]
     notes = [_margin(table, first, second) for first, second in pairs]
     expected = max(len(values) for values in table.values.values())
     short = [key for key, values in table.values.items() if values and _seeds(table, key) < expected]
     notes += [f"{_name(key)} has results for {_seeds(table, key)} of {seeds_text(expected)}." for key in short]
     return [note for note in notes if note]
+
+
+def _against_erm(table: _Table, ranking: list[str], tied: list[str]) -> list[tuple[str, str]]:
+    """What to compare with plain training: the best that uses the reference, and steering."""
+    if "erm" not in table.summaries:
+        return []
+    using = [key for key in ranking if key in WITH_REFERENCE]
+    # A mean can be highest by luck: what is measurably better than plain training counts first.
+    best = next((key for key in using if table.measurably_better(key, "erm")), using[0] if using else None)
+    steered = "steer" if "steer" in using else table.best_of(STEERED)
+    keys = [best] if best and _separated(table.difference(best, "erm")) else []
+    if steered and (_separated(table.difference(steered, "erm")) or not {steered, "erm"} <= set(tied)):
+        keys.append(steered)
+    return [(key, "erm") for key in dict.fromkeys(keys)]
 
 
 def _margin(table: _Table, first: str, second: str) -> str:

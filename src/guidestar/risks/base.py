@@ -94,7 +94,11 @@ class Risk(Stateful, ABC):
     def _evaluate(
         self, losses: Tensor, index: Tensor | None, mask: Tensor | None, value: Callable[[Rows], Tensor]
     ) -> Tensor:
-        losses = losses.to(math_dtype(losses))
+        dtype = math_dtype(losses)
+        losses = losses.to(dtype)
+        for name, given in (("index", index), ("mask", mask)):
+            if given is not None and not isinstance(given, Tensor):
+                raise TypeError(f"`{name}` must be a tensor or None. Found {type(given).__name__}.")
         if losses.ndim == 0:
             raise ValueError(
                 "`losses` must have at least one dimension, the set that the risk is taken over. Found a scalar."
@@ -164,11 +168,14 @@ def check_positive(name: str, value: float) -> float:
 
     Raises:
         ValueError: it is not.
+        TypeError: it is no number.
 
     Example:
         >>> check_positive("tau", 0.5)
         0.5
     """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number. Found {type(value).__name__}.")
     if not (value > 0 and value < float("inf")):
         raise ValueError(f"`{name}` must be a positive number. Found {value}.")
     return float(value)
@@ -179,11 +186,14 @@ def check_share(name: str, value: float) -> float:
 
     Raises:
         ValueError: it is not.
+        TypeError: it is no number.
 
     Example:
         >>> check_share("alpha", 0.1)
         0.1
     """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number. Found {type(value).__name__}.")
     if not 0 < value <= 1:
         raise ValueError(f"`{name}` is a share and must be in (0, 1]. Found {value}.")
     return float(value)

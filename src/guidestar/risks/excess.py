@@ -26,10 +26,11 @@ def excess(losses: Tensor, reference_losses: Tensor) -> Tensor:
         >>> excess(torch.tensor([1.5]), torch.tensor([0.5]))
         tensor([1.])
     """
+    dtype = math_dtype(losses)
+    math_dtype(reference_losses)
     if losses.shape != reference_losses.shape:
         raise ValueError(
             f"`reference_losses` must have the shape of `losses`, {tuple(losses.shape)}. Found "
             f"{tuple(reference_losses.shape)}."
         )
-    math_dtype(reference_losses)
-    return losses.to(math_dtype(losses)) - reference_losses.detach().to(losses.device)  # Eq. 6.113
+    return losses.to(dtype) - reference_losses.detach().to(losses.device)  # Eq. 6.113

@@ -9,6 +9,7 @@ from guidestar.duals import Dual
 from guidestar.risks.base import Risk, Rows, check_positive
 from guidestar.risks.kl import hide, log_mean_exp
 from guidestar.schedules import Schedule
+from guidestar.state import math_dtype
 from guidestar.tracking import Tracker
 
 
@@ -17,7 +18,8 @@ class KLBall(Risk):
 
     $\max_{p:\, \sum_j p_j \log(m p_j) \le \rho} \sum_j p_j \ell_j
     = \min_{\tau \ge \tau_0} \tau \log\left(\frac1m \sum_j \exp(\ell_j/\tau)\right) + \tau\rho$
-    (up to a term $\tau_0 \mathrm{KL}(p)$, which vanishes with $\tau_0$).
+    for tau_0 to 0. With tau_0 > 0 the right side is the worst case of $\sum_j p_j \ell_j + \tau_0 (\rho - \mathrm{KL}(p))$:
+    Eq. 6.15 has the same term but for its constant $\tau_0 \rho$; it is 0 where the constraint is active.
 
     - $\rho$ = `rho`: the radius of the ball itself. DRRho's radius over n samples is $\rho/n$ (Eq. 6.120): pass that.
     - $\tau$: starts at `tau`, is at least $\tau_0$ = `tau_min`, and moves inside the forward by
@@ -98,6 +100,7 @@ class KLBall(Risk):
         """The risk of each row; with `tau`, at temperatures that the caller predicts (broadcastable to `[...]`)."""
         if tau is None:
             return self._evaluate(losses, index, mask, self.value)
+        self._check_tau(losses, tau)
         return self._evaluate(losses, index, mask, lambda rows: tau * (self._at(rows, tau)[2] + self.rho))
 
     def value(self, rows: Rows) -> Tensor:
@@ -123,6 +126,17 @@ class KLBall(Risk):
         if rows.index is None:
             raise ValueError("`index` is needed: every row has its own temperature. Pass the row number of each row.")
         return rows.index
+
+    @staticmethod
+    def _check_tau(losses: Tensor, tau: Tensor) -> None:
+        math_dtype(tau)
+        lead = losses.shape[:-1]
+        if tau.numel() > 1 and tau.shape != lead:
+            raise ValueError(
+                f"`tau` must be a scalar or have one temperature a row, {tuple(lead)}. Found {tuple(tau.shape)}."
+            )
+        if tau.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((tau > 0).all()):
+            raise ValueError(f"`tau` must be positive. Found {float(tau.min())}.")
 
     def extra_repr(self) -> str:
         return f"rho={self.rho}, tau_min={self.tau_min}, per_row={self.per_row}"

@@ -61,6 +61,9 @@ class DRRho(Stateful):
 
     def __init__(self, risk: Risk, *, groups: GroupMean | None = None) -> None:
         super().__init__()
+        if not isinstance(risk, Risk):
+            found = risk.__name__ if isinstance(risk, type) else type(risk).__name__
+            raise TypeError(f"`risk` must be a risk such as KL(tau=1.0), an object and not a class. Found {found}.")
         self.risk = risk
         self.groups = groups
 

@@ -185,7 +185,7 @@ class TopKSettings(Settings):
 
 
 class ChiSquareSettings(Settings):
-    """The worst case over the weightings of the mini-batch that are near the uniform one in chi-square divergence.
+    """The worst case over the weightings that are near the uniform one in chi-square divergence.
 
     Example:
         >>> ChiSquareSettings(kind="chi_square", rho=1.0).ball
@@ -195,18 +195,26 @@ class ChiSquareSettings(Settings):
     kind: Literal["chi_square"] = Field(description="The risk: chi-square DRO.")
     rho: float = Field(ge=0, description="The radius of the ball, or the weight of the penalty, which is positive.")
     ball: bool = Field(default=True, description="true: a ball of radius `rho`; false: a penalty.")
+    lr: float | None = Field(
+        default=None,
+        gt=0,
+        description="The step size of the threshold, which is then tracked over the data set; null: exact in the mini-batch.",
+    )
+    gamma: Gamma = Field(default=1.0, description=f"{_GAMMA} Of the ball's second moment, with `lr`.")
 
     @model_validator(mode="after")
-    def _penalty_is_positive(self) -> ChiSquareSettings:
+    def _fits_together(self) -> ChiSquareSettings:
         if self.rho == 0 and not self.ball:
             raise ValueError("must have a positive `rho` beside `ball: false`, found 0")
+        if self.lr is None and self.gamma != 1.0:
+            raise ValueError("must have `lr` beside `gamma`, which belongs to the tracked form; found no `lr`")
         return self
 
     def build(self) -> Risk:
         """The risk as a module."""
         from guidestar import risks
 
-        return risks.ChiSquare(self.rho, ball=self.ball)
+        return risks.ChiSquare(self.rho, ball=self.ball, gamma=_built(self.gamma), lr=self.lr)
 
 
 RiskSettings = Annotated[

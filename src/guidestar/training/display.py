@@ -20,5 +20,8 @@ class Display:
         """A training or scoring begins; what is returned is called as it goes on."""
         return lambda done, total, objective: None
 
+    def note(self, text: str) -> None:
+        """Something that the user should know, and that is no error."""
+
     def finished(self, title: str, result: dict[str, Any]) -> None:
         """A training has ended with this result."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +108,11 @@ def seed_data(loaded: LoadedRecipe, source: Source, seed: int) -> SeedData:
 
 def target_model(loaded: LoadedRecipe, source: Source, seed: int) -> nn.Module:
     """The target with the random weights of `seed`, the same for every strategy; it normalises its own inputs."""
-    return _build(loaded, loaded.recipe.model, source, seed, source.mean, source.std, None)
+    model = loaded.recipe.model
+    if model.name.startswith("transformers:") and "pretrained" not in model.options:
+        # A target is trained from scratch; what starts from trained weights is the strategy finetune.
+        model = model.model_copy(update={"options": {**model.options, "pretrained": False}})
+    return _build(loaded, model, source, seed, source.mean, source.std, None)
 
 
 def reference_model(loaded: LoadedRecipe, source: Source, seed: int) -> nn.Module:
@@ -118,9 +124,33 @@ def reference_model(loaded: LoadedRecipe, source: Source, seed: int) -> nn.Modul
     settings = loaded.recipe.reference
     if settings.model is None:
         raise UserError("`reference.model` is needed to run the reference; the recipe has none.")
-    mean = list(settings.mean) if settings.mean is not None else source.mean
-    std = list(settings.std) if settings.std is not None else source.std
-    return _build(loaded, settings.model, source, seed, mean, std, settings.image_size)
+    own = processor(loaded, settings.model)
+    mean = list(settings.mean) if settings.mean is not None else own.get("mean", source.mean)
+    std = list(settings.std) if settings.std is not None else own.get("std", source.std)
+    return _build(loaded, settings.model, source, seed, mean, std, settings.image_size or own.get("size"))
+
+
+def processor(loaded: LoadedRecipe, model: ModelSettings) -> dict[str, Any]:
+    """What a Transformers folder says about its model's inputs: `mean`, `std`, `size`; empty for other models.
+
+    Raises:
+        UserError: the folder's preprocessor_config.json is not JSON.
+    """
+    origin, _, folder = model.name.partition(":")
+    path = loaded.resolve(folder) / "preprocessor_config.json"
+    if origin != "transformers" or not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"`reference.model`: {path} is not JSON ({error}).") from error
+    found: dict[str, Any] = {}
+    if config.get("do_normalize", True) and "image_mean" in config and "image_std" in config:
+        found = {"mean": config["image_mean"], "std": config["image_std"]}
+    size = config.get("crop_size") or config.get("size")
+    if isinstance(size, dict) and isinstance(size.get("height"), int):
+        found["size"] = size["height"]
+    return found
 
 
 def _build(

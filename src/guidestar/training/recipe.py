@@ -89,7 +89,9 @@ class Recipe(Settings):
                 "`reference.weights`, `reference.fit` or `reference.store`, or set `strategies: [erm, dro]`"
             )
         if "strategies" in self.model_fields_set:
-            problems = [reason for s in self.strategies if (reason := self._obstacle(s))]
+            problems = [
+                f"`strategies` has {s}, which {reason}" for s in self.strategies if (reason := self._obstacle(s))
+            ]
             if problems:
                 raise ValueError("\n".join(problems))
         return self
@@ -98,13 +100,13 @@ class Recipe(Settings):
         """Why this strategy cannot run, or None."""
         if strategy in _WITH_REFERENCE_MODEL and not self.reference.has_model:
             return (
-                f"`strategies` has {strategy}, which needs the reference model itself, and `reference` has only "
-                "`reference.store`: give `reference.model` and `reference.weights`, or remove the strategy"
+                "needs the reference model itself, and `reference` has only `reference.store`: give `reference.model` and "
+                "`reference.weights`, or remove the strategy"
             )
         if strategy == "finetune" and not self.model.same_architecture(self.reference.model):
             return (
-                "`strategies` has finetune, which needs `model` and `reference.model` to be the same; found "
-                f"{_spell(self.model)} and {_spell(self.reference.model)}"
+                f"needs `model` and `reference.model` to be the same; found {_spell(self.model)} and "
+                f"{_spell(self.reference.model)}"
             )
         return None
 

@@ -43,6 +43,11 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> tuple[Results, 
     there = _finished(folder)
     if not there:
         raise UserError(f"{folder} holds no trained model (seed-*/<strategy>/model.safetensors).")
+    for override in overrides:
+        if not override.startswith("data."):
+            raise UserError(
+                f"`{override}`: only the data can be changed, such as data.test.path=new.npz; the models are trained."
+            )
     loaded = load_recipe(folder / "recipe.yaml", overrides)
     source = load_source(loaded)
     engine = build_engine(loaded.recipe, folder)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from guidestar import distributed
 from guidestar.data.split import Split
 from guidestar.errors import UserError
 from guidestar.files import clear_when_full
+from guidestar.models.preprocess import Preprocess
 from guidestar.models.weights import load_weights, save_weights, weights_hash
 from guidestar.reference.joined import StoredReference
 from guidestar.reference.live import LiveReference
@@ -27,7 +29,7 @@ from guidestar.training.failure import TrainingFailed
 from guidestar.training.interrupt import Interrupted, StopRequest
 from guidestar.training.job import Job, Reference
 from guidestar.training.loop import EVALUATION_BATCH, Training
-from guidestar.training.prepare import SeedData, Source, reference_model
+from guidestar.training.prepare import SeedData, Source, processor, reference_model
 from guidestar.training.recipe_io import LoadedRecipe
 from guidestar.training.recipe_sections import TrainingSettings
 
@@ -80,6 +82,21 @@ class References:
             load_weights(model, self.loaded.resolve(self.settings.weights))
         return model.to(self.engine.device)
 
+    def notes(self) -> Iterator[str]:
+        """What the user should know about how the reference is used."""
+        settings = self.settings
+        if settings.model is None or settings.fit is not None or not settings.has_model:
+            return
+        name = settings.model.name
+        if settings.weights is None:
+            yield f"the reference {name} is used as it comes; no `reference.weights` are loaded into it."
+        own = processor(self.loaded, settings.model)
+        if settings.mean is None and "mean" not in own and getattr(self.source.train, "encoder", None) is None:
+            yield (
+                "the reference's inputs are normalised with the mean and standard deviation of `data.train`; give "
+                "`reference.mean` and `reference.std` if it was trained with others."
+            )
+
     def asked(self, seed: int, data: SeedData) -> tuple[Reference, int]:
         """What a strategy asks about the samples, and how many passes were made for it beforehand.
 
@@ -91,7 +108,7 @@ class References:
         if self.settings.store is not None:
             expect: dict[str, object] = {"classes": data.train.num_classes}
             if self.settings.has_model:
-                expect["weights"] = weights_hash(self.model(seed, data))
+                expect["weights"] = weights_hash(bare(self.model(seed, data)))
             store = Store.open(self.loaded.resolve(self.settings.store), expect=expect)
             store.require_complete()
             return StoredReference(store, data.train), 0
@@ -137,7 +154,8 @@ class References:
                 batch_size=EVALUATION_BATCH,
                 device=self.engine.device,
                 reference_name=self.settings.model.name if self.settings.model is not None else "reference",
-                weights_hash=weights_hash(model),
+                weights_hash=weights_hash(bare(model)),
+                preprocessing=preprocessing(model),
                 command=shlex.join(["guidestar", *sys.argv[1:]]),
                 rank=distributed.rank(),
                 world=distributed.world_size(),
@@ -182,6 +200,18 @@ class References:
             with clear_when_full(target):
                 save_weights(model, target)
         distributed.barrier()
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model without the normalisation around it, which may come from the data."""
+    return model.model if isinstance(model, Preprocess) else model
+
+
+def preprocessing(model: nn.Module) -> dict[str, Any]:
+    """The normalisation and size around a model, for a store's record."""
+    if not isinstance(model, Preprocess):
+        return {}
+    return {"mean": model.mean.tolist(), "std": model.std.tolist(), "size": list(model.size) if model.size else None}
 
 
 def first_says(answer: bool, device: torch.device) -> bool:

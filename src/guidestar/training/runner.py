@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ class Run:
         strategies, seeds = tuple(strategies), tuple(seeds)
         with stop_requests() as request:
             references = self._references(request)
+            self._check_first(strategies, seeds, references)
             for seed in seeds:
                 data = seed_data(self.loaded, self.source, seed)
                 for strategy in strategies:
@@ -117,6 +118,15 @@ class Run:
             write_json(self.folder / "results.json", collect(self.folder, *self._there()))
         distributed.barrier()
         return collect(self.folder, strategies, seeds)
+
+    def _check_first(self, strategies: Sequence[Strategy], seeds: Sequence[int], references: References) -> None:
+        """What would fail later, before anything is trained: building the target, and a store that is given."""
+        for note in references.notes():
+            self.options.display.note(note)
+        if not set(strategies) <= {"as_is"}:
+            target_model(self.loaded, self.source, seeds[0])
+        if self.loaded.recipe.reference.store is not None and set(strategies) & set(ASK_THE_REFERENCE):
+            references.asked(seeds[0], seed_data(self.loaded, self.source, seeds[0]))
 
     def _there(self) -> tuple[list[str], list[int]]:
         """The strategies and seeds that the run's folder has results of: the recipe's seeds in its order, then others."""
@@ -156,6 +166,12 @@ class Run:
             if strategy == "as_is":
                 model = references.model(seed, data)
                 metrics = evaluate(model, evaluation_batches(data.test), self.engine.device)
+                commonest = float(data.test.labels.bincount().max() / len(data.test))
+                if metrics["accuracy"] <= commonest:
+                    self.options.display.note(
+                        f"the reference's accuracy is no better than that of always answering the commonest class, "
+                        f"{100 * commonest:.1f} %: check its weights, its normalisation and the order of the classes."
+                    )
                 result: dict[str, Any] = {"status": "finished", "metrics": metrics, "cost": dict(NO_COST)}
             else:
                 result = self._train(strategy, seed, data, references, request, folder)
@@ -254,7 +270,7 @@ def _claim(folder: Path, loaded: LoadedRecipe, options: Options) -> None:
                 shutil.rmtree(old)
         for name in ("results.json", "report.html", "evaluation.json", "recipe.yaml"):
             (folder / name).unlink(missing_ok=True)
-    elif written.is_file():
+    elif written.is_file() and (any(folder.glob("seed-*")) or (folder / "reference").exists()):
         if not options.resume:
             raise UserError(
                 f"{folder} holds a run already: continue it with --resume, start again with --overwrite, or choose "
