@@ -1,4 +1,5 @@
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -61,11 +62,39 @@ def test_limit_is_stratified_and_keeps_the_original_row_numbers(archive):
     assert len(load(npz(limit=1000), base=archive)) == 40
 
 
-def test_larger_test_label_grows_both_splits(tmp_path):
-    np.savez(tmp_path / "data.npz", x=np.zeros((4, 2)), y=[0, 1, 0, 1], x2=np.zeros((2, 2)), y2=[2, 4])
-    train, test = load_pair(npz(inputs="x", labels="y"), npz(inputs="x2", labels="y2"), base=tmp_path)
-    assert train.num_classes == test.num_classes == 5
-    assert train.class_names == test.class_names
+def test_one_wrong_training_label_is_named_whatever_the_limit(tmp_path):
+    labels = np.arange(400) % 2
+    labels[17] = 255
+    np.savez(tmp_path / "data.npz", x=np.zeros((400, 2)), y=labels)
+    for limit in (None, 4, 399):
+        with pytest.raises(UserError, match=r"`y` of .*data\.npz: row 17 .* has label 255, but classes 2 to 254 have"):
+            load(npz(inputs="x", labels="y", limit=limit), base=tmp_path)
+    names = [str(k) for k in range(256)]
+    assert load(npz(inputs="x", labels="y", class_names=names), base=tmp_path).num_classes == 256
+
+
+def test_limit_does_not_make_gaps(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.zeros((101, 2)), y=[0] * 50 + [1] + [2] * 50)
+    train = load(npz(inputs="x", labels="y", limit=4), base=tmp_path)
+    assert sorted(train.labels.tolist()) == [0, 0, 2, 2]
+    assert train.num_classes == 3
+
+
+def test_test_label_outside_the_training_classes_is_named(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 2)), y=[0, 1, 0, 1], x2=np.zeros((3, 2)), y2=[0, 2, 4])
+    message = r"`y2` of .*data\.npz: row 1 .* has label 2, but the classes of the training data are 0 to 1"
+    test = npz(inputs="x2", labels="y2")
+    with pytest.raises(UserError, match=message):
+        load_pair(npz(inputs="x", labels="y"), test, base=tmp_path)
+    train, test = load_pair(npz(inputs="x", labels="y", class_names=list("abcde")), test, base=tmp_path)
+    assert train.class_names == test.class_names == list("abcde")
+
+
+def test_numbers_as_names_of_the_test_classes_grow_training(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 2)), y=[0, 1, 0, 1])
+    names = ["0", "1", "2"]
+    train, test = load_pair(npz(inputs="x", labels="y"), npz(inputs="x", labels="y", class_names=names), base=tmp_path)
+    assert train.class_names == test.class_names == names
 
 
 def test_absent_array_lists_those_there_are(archive):
@@ -131,6 +160,9 @@ def test_npy(tmp_path):
     assert split.kind == "table"
     assert np.array_equal(split.__getitems__(range(12))[0].numpy(), values)
     assert len(load(source(source="npy", inputs="x.npy", labels="y.npy", limit=4), base=tmp_path)) == 4
+    np.save(tmp_path / "y.npy", [0, 1, 3] * 4)
+    with pytest.raises(UserError, match=r"`labels`, .*y\.npy: row 2 .* has label 3, but class 2 has no training row"):
+        load(settings, base=tmp_path)
     np.savez(tmp_path / "both.npz", x=values)
     with pytest.raises(UserError, match="several arrays"):
         load(source(source="npy", inputs="both.npz", labels="y.npy"), base=tmp_path)
@@ -168,7 +200,7 @@ def test_packed_images(packed):
     assert (len(every), every.input_shape) == (8, (1, 4, 4))
 
 
-def test_packed_images_that_cannot_be_read(packed):
+def test_packed_images_that_cannot_be_read(packed, caplog):
     with pytest.raises(UserError, match=r"`split` equal to 7 .* it holds: \[0, 1\]"):
         load(source(source="jpeg_npz", path="data.npz", split_value=7), base=packed)
     stored = dict(np.load(packed / "data.npz"))
@@ -177,7 +209,10 @@ def test_packed_images_that_cannot_be_read(packed):
     np.savez(packed / "data.npz", **{**stored, "jpeg": broken})
     with pytest.raises(UserError, match=r"data\.npz, image 3 cannot be read"):
         load(source(source="jpeg_npz", path="data.npz"), base=packed)
-    skipped = load(source(source="jpeg_npz", path="data.npz"), base=packed, on_error="skip")
+    with caplog.at_level(logging.WARNING):
+        skipped = load(source(source="jpeg_npz", path="data.npz"), base=packed, on_error="skip")
+    assert "image 3 cannot be read (cannot identify image file)." in caplog.text
+    assert "Repair" not in caplog.text
     assert skipped.skipped == ["3"]
     assert skipped.keys(range(7)) == ["0", "1", "2", "4", "5", "6", "7"]
     assert skipped.labels.tolist() == [0, 1, 0, 0, 1, 0, 1]
@@ -188,6 +223,18 @@ def test_packed_images_that_cannot_be_read(packed):
     np.savez(packed / "data.npz", **{**stored, "offsets": stored["offsets"][:-1]})
     with pytest.raises(UserError, match="found 8 and 8"):
         load(source(source="jpeg_npz", path="data.npz"), base=packed)
+
+
+def test_labels_of_packed_images_are_checked_before_the_limit(packed):
+    stored = dict(np.load(packed / "data.npz"))
+    np.savez(packed / "data.npz", **{**stored, "label": [0, 1, 0, 1, 0, 9, 0, 1]})
+    message = r"`label` of .*data\.npz: row 5 .* has label 9, but classes 2 to 8 have no training row"
+    with pytest.raises(UserError, match=message):
+        load(source(source="jpeg_npz", path="data.npz", split_value=0, limit=2), base=packed)
+    np.savez(packed / "data.npz", **{**stored, "label": [0, 1, 0, 1, 0, 1, 0, 9]})
+    train = load(source(source="jpeg_npz", path="data.npz", split_value=0), base=packed)
+    with pytest.raises(UserError, match=r"row 7 .* has label 9, but the classes of the training data are 0 to 1"):
+        load(source(source="jpeg_npz", path="data.npz", split_value=1, limit=1), base=packed, other=train)
 
 
 def test_fashion_mnist(shared_data):

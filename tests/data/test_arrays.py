@@ -181,3 +181,8 @@ def test_label_beyond_the_given_classes():
     with pytest.raises(UserError, match=r"0 \.\. 1; found 2 in row 2"):
         make(class_names=["a", "b"])
     assert make(num_classes=5).class_names == ["0", "1", "2", "3", "4"]
+
+
+def test_identifiers_instead_of_class_ids_are_refused():
+    with pytest.raises(UserError, match=r"found 20231 in row 1 .* among 2 rows\. Number the classes from 0"):
+        ArraySplit(np.zeros((2, 1)), [0, 20231])

@@ -51,10 +51,34 @@ def test_class_names_come_from_the_user_then_the_other_split_then_the_labels():
     labels = torch.tensor([0, 1])
     assert choose_class_names(labels, ["a", "b", "c"], ["x", "y"]) == ["a", "b", "c"]
     assert choose_class_names(labels, None, ["x", "y", "z"]) == ["x", "y", "z"]
-    assert choose_class_names(torch.tensor([4]), None, ["0", "1"]) == ["0", "1", "2", "3", "4"]
-    assert choose_class_names(torch.tensor([4]), None, ["x", "y"]) == ["x", "y"]
+    assert choose_class_names(torch.tensor([2, 0, 1]), None, None) == ["0", "1", "2"]
+    assert choose_class_names(torch.tensor([3]), ["a", "b", "c", "d"]) == ["a", "b", "c", "d"]
+    assert choose_class_names(torch.zeros(0, dtype=torch.int64)) == []
 
 
-def test_identifiers_instead_of_class_ids_are_refused():
-    with pytest.raises(UserError, match="found 20231 in row 1"):
-        choose_class_names(torch.tensor([0, 20231]))
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [0, 1, 0, 255, 1, 255],
+            r"row 3 \(.*\) has label 255, but classes 2 to 254 have no training row; .* 0 to C - 1",
+        ),
+        ([0, 3, 1], "row 1 .* has label 3, but class 2 has no training row"),
+        ([1, 2, 3], "row 0 .* has label 1, but class 0 has no training row"),
+        ([0, 2, 9, 3], r"row 1 .* has label 2, but class 1 has no training row; .*`class_names`\."),
+        ([0, 20231], "row 1 .* has label 20231, but classes 1 to 20230 have"),
+        ([0, 10**15], "has label 1000000000000000, but"),
+    ],
+)
+def test_gaps_between_training_labels_are_errors(labels, message):
+    with pytest.raises(UserError, match=message):
+        choose_class_names(torch.tensor(labels))
+
+
+def test_labels_beyond_the_other_split_or_the_given_names_are_errors():
+    with pytest.raises(UserError, match=r"^y: row 8 .* has label 4, but the classes of the training data are 0 to 1"):
+        choose_class_names(torch.tensor([0, 4]), None, ["0", "1"], what="y", rows=["5", "8"])
+    with pytest.raises(UserError, match=r"row 1 .* has label 2, but the classes of the training data are 0 to 1"):
+        choose_class_names(torch.tensor([0, 2]), None, ["x", "y"])
+    with pytest.raises(UserError, match=r"0 \.\. 1; found 2 in row 1"):
+        choose_class_names(torch.tensor([0, 2]), ["a", "b"], ["x", "y", "z"])

@@ -94,7 +94,10 @@ def test_loader_processes_can_fetch(folder):
 def test_unreadable_image_is_named(folder):
     (folder / "train" / "dog" / "2.png").write_bytes(b"not an image")
     train = load(folder_source(), base=folder)
-    with pytest.raises(UserError, match=r"dog/2\.png cannot be read .*`on_error: skip`"):
+    message = (
+        r"dog/2\.png cannot be read \(cannot identify image file\)\. Repair or remove it, or set `on_error: skip`\.$"
+    )
+    with pytest.raises(UserError, match=message):
         train.__getitems__([6])
 
 
@@ -115,6 +118,10 @@ def test_skip_drops_counts_and_logs(folder, caplog):
         train = load(folder_source(), base=folder, on_error="skip")
     assert train.skipped == ["cat/deep/0.PNG", "dog/2.png"]
     assert "skipped 2 of 8 images" in caplog.text
+    assert "0.PNG cannot be read (cannot identify image file)." in caplog.text
+    assert "2.png cannot be read (it is empty)." in caplog.text
+    assert "Repair" not in caplog.text
+    assert "BytesIO" not in caplog.text
     assert len(train) == 6
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert train.keys([3, 4, 5]) == ["dog/0.png", "dog/1.png", "dog/3.png"]
@@ -155,6 +162,21 @@ def test_class_that_training_does_not_have(folder):
     save(folder / "test" / "fox" / "0.png", (0, 0, 0))
     with pytest.raises(UserError, match="class `fox` is not in the training data, which has cat, dog"):
         load(folder_source("test"), base=folder, other=train)
+
+
+def test_training_class_without_a_test_image_is_logged(folder, caplog):
+    train = load(folder_source(), base=folder)
+    assert not caplog.records
+    load(folder_source("test"), base=folder, other=train)
+    assert "the test data has no image of class `cat`" in caplog.text
+    caplog.clear()
+    (folder / "test" / "cat").mkdir()
+    load(folder_source("test"), base=folder, other=train)
+    assert "the test data has no image of class `cat`" in caplog.text
+    caplog.clear()
+    save(folder / "test" / "cat" / "0.png", (0, 0, 0))
+    load(folder_source("test", limit=1), base=folder, other=train)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

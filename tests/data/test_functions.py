@@ -30,6 +30,14 @@ def splits():
     }
 
 
+def gap():
+    return {**arrays(), "train": (np.zeros((3, 2)), [0, 5, 1])}
+
+
+def beyond():
+    return {**arrays(classes=2), "test": (np.zeros((2, 2)), [0, 2])}
+
+
 def one():
     return {"train": arrays()["train"]}
 
@@ -105,6 +113,18 @@ def test_part_of_the_training_rows_as_test(folder):
 def test_functions_that_are_not_there(folder, function, message):
     with pytest.raises(UserError, match=message):
         load_pair(function_source(function), base=folder)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("mine.py:gap", "labels of 'train': row 1 .* has label 5, but classes 2 to 4 have no .* as \"class_names\""),
+        ("mine.py:beyond", "labels of 'test': row 1 .* has label 2, but the classes of the training data are 0 to 1"),
+    ],
+)
+def test_labels_out_of_range(folder, function, message):
+    with pytest.raises(UserError, match=message):
+        load_pair(function_source(function, limit=2), base=folder)
 
 
 @pytest.mark.parametrize(

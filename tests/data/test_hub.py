@@ -96,6 +96,7 @@ def test_a_column_of_arrays(datasets, tmp_path):
     ("rows", "columns", "message"),
     [
         ({"x": [1, 2], "label": [0, -1]}, ["x"], "must not be negative; found -1 in row 1"),
+        ({"x": [1, 2], "label": [0, 7]}, ["x"], "row 1 .* has label 7, but classes 1 to 6 have .*`ClassLabel`"),
         ({"x": [1, 2], "label": [0, None]}, ["x"], "row 1 .* has none"),
         ({"x": ["a", "b"], "label": [0, 1]}, ["x"], "column `x` .* must be complete and numeric"),
         ({"x": [[1], [1, 2]], "label": [0, 1]}, ["x"], "column `x`"),

@@ -117,6 +117,11 @@ def test_limit_is_stratified(tmp_path):
         (TRAIN, {"categorical": ["nope"]}, r"`categorical`: .*no column `nope`"),
         (TRAIN, {"categorical": []}, r"column `job`: expected a number, found 'cook' in row 0"),
         ("", {}, "no column `label`"),
+        ("a;label\n1;x\n", {"drop": []}, r"no column `label`; .* a single column\. Did you mean `delimiter: \";\"`\?"),
+        ("a\tlabel\n1\tx\n", {"drop": []}, r"Did you mean `delimiter: \"\\t\"`\?"),
+        ("a,label\n1,x\n", {"drop": [], "delimiter": ";"}, r"Did you mean `delimiter: \",\"`\?"),
+        ('"a b";"label"\n1;x\n', {"drop": []}, "line 1: no valid CSV with `delimiter` ','"),
+        ("a\n1\n", {"drop": []}, r"no column `label`; it has: a\.$"),
         ("a,a,label\n1,2,x\n", {"drop": []}, "found `a` more than once"),
         ("a,label\n", {"drop": []}, "at least one row"),
         ("a,label\n1,x\n1,x,3\n", {"drop": []}, "line 3: expected 2 values, found 3"),
@@ -137,8 +142,13 @@ def test_tables_that_are_no_text(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train\.csv"):
         load(csv(), base=tmp_path)
     (tmp_path / "train.csv").write_bytes(b"a,label\n\xff\xfe,x\n")
-    with pytest.raises(UserError, match="must be UTF-8"):
+    with pytest.raises(
+        UserError, match=r"train\.csv is not UTF-8 text \(.* 0xff in position 8.*; save it as CSV in UTF-8"
+    ):
         load(csv(), base=tmp_path)
+    (tmp_path / "train.csv").write_bytes(b"a,label\n" + b"1,x\n" * 9000 + b"\xff")
+    with pytest.raises(UserError, match=r"train\.csv is not UTF-8 text after line \d+ \("):
+        load(csv(drop=[]), base=tmp_path)
 
 
 def test_test_tables_that_do_not_fit(folder):

@@ -64,6 +64,7 @@ def read_npz(
             other=other,
             limit=limit,
             limit_seed=limit_seed,
+            what=f"`{labels}` of {path}",
         )
 
 
@@ -89,7 +90,14 @@ def read_npy(
             raise UserError(f"{path} holds several arrays; use `source: npz` for it.")
         arrays.append(array)
     return _build(
-        arrays[0], arrays[1], name=name, class_names=class_names, other=other, limit=limit, limit_seed=limit_seed
+        arrays[0],
+        arrays[1],
+        name=name,
+        class_names=class_names,
+        other=other,
+        limit=limit,
+        limit_seed=limit_seed,
+        what=f"`labels`, {labels}",
     )
 
 
@@ -129,9 +137,9 @@ def read_jpeg_npz(
         raise UserError(
             f"{path}: `{offsets}` must have one entry more than `{labels}`; found {len(starts)} and {len(values)}."
         )
+    where = f"`{labels}` of {path}"
+    chosen = choose_class_names(values[rows], given, other, what=where, rows=[str(row) for row in rows])
     rows = rows[limit_rows(values[rows], limit, limit_seed)]
-    chosen = choose_class_names(values[rows], given, other)
-    check_labels(values[rows], num_classes=len(chosen), rows=[str(row) for row in rows])
     pictures, kept, reasons = _decode(packed, starts, rows, form, str(path), on_error)
     log_skipped(name, reasons, len(rows))
     if not kept:
@@ -151,7 +159,8 @@ def _decode(
     reasons: list[str] = []
     for row in rows.tolist():
         try:
-            picture = read_picture(packed[starts[row] : starts[row + 1]].tobytes(), form, f"{where}, image {row}")
+            encoded = packed[starts[row] : starts[row + 1]].tobytes()
+            picture = read_picture(encoded, form, f"{where}, image {row}", advise=on_error == "raise")
         except UserError as error:
             if on_error == "raise":
                 raise
@@ -173,15 +182,15 @@ def _build(
     other: Sequence[str] | None,
     limit: int | None,
     limit_seed: int,
+    what: str,
 ) -> ArraySplit:
-    checked = check_labels(labels, num_classes=None if class_names is None else len(class_names))
+    checked = check_labels(labels)
     if inputs.ndim == 0 or len(inputs) != len(checked):
         found = len(inputs) if inputs.ndim else "no"
         raise UserError(
             f"`inputs` and `labels` must have the same length: found {found} inputs, {len(checked)} labels."
         )
-    chosen = choose_class_names(checked, class_names, other)
-    check_labels(checked, num_classes=len(chosen))
+    chosen = choose_class_names(checked, class_names, other, what=what)
     rows = limit_rows(checked, limit, limit_seed)
     if len(rows) == len(checked):
         return ArraySplit(inputs, checked, name=name, class_names=chosen)

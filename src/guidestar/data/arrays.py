@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from guidestar.data.checks import check_finite, check_labels, choose_class_names
+from guidestar.data.checks import check_finite, check_labels
 from guidestar.data.split import RowSplit
 from guidestar.errors import UserError
 
 _CHANNELS = (1, 3, 4)
 _COLUMNS_SHOWN = 8
 _ROWS_AT_ONCE = 4096
+_CLASSES_WITHOUT_QUESTION = 1000
 
 
 class ArraySplit(RowSplit):
@@ -57,9 +58,9 @@ class ArraySplit(RowSplit):
         texts: Sequence[str] | None = None,
         encoder: Any = None,
     ) -> None:
-        if class_names is None and num_classes is not None:
-            class_names = [str(k) for k in range(num_classes)]
-        checked = check_labels(labels, num_classes=None if class_names is None else len(class_names), rows=keys)
+        if class_names is not None:
+            num_classes = len(class_names)
+        checked = check_labels(labels, num_classes=num_classes, rows=keys)
         if len(inputs) != checked.numel():
             raise UserError(
                 "`inputs` and `labels` must have the same length: "
@@ -77,9 +78,12 @@ class ArraySplit(RowSplit):
         self._keys = None if keys is None else list(keys)
         self._texts = None if texts is None else list(texts)
         self.encoder = encoder
+        if class_names is None:
+            count = _count_classes(checked) if num_classes is None else num_classes
+            class_names = [str(k) for k in range(count)]
         super().__init__(
             checked,
-            choose_class_names(checked, class_names),
+            class_names,
             name=name,
             kind=kind,
             input_shape=tuple(self._inputs.shape[1:]),
@@ -113,6 +117,16 @@ class ArraySplit(RowSplit):
         yield str(self._inputs.dtype).encode()
         for start in range(0, positions.numel(), _ROWS_AT_ONCE):
             yield self._inputs.index_select(0, positions[start : start + _ROWS_AT_ONCE]).numpy().tobytes()
+
+
+def _count_classes(labels: torch.Tensor) -> int:
+    highest = int(labels.max())
+    if highest >= max(labels.numel(), _CLASSES_WITHOUT_QUESTION):
+        raise UserError(
+            f"`labels` must be class ids 0 .. classes - 1; found {highest} in row {int(labels.argmax())} (rows count "
+            f"from 0) among {labels.numel()} rows. Number the classes from 0, or give `class_names`."
+        )
+    return highest + 1
 
 
 def _as_tensor(inputs: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ import torch
 from guidestar.errors import UserError
 
 _ROWS_AT_ONCE = 4096
-_CLASSES_WITHOUT_QUESTION = 1000
 
 
 def _row_name(row: int, rows: Sequence[str] | None) -> str:
@@ -84,32 +83,56 @@ def check_finite(inputs: torch.Tensor, *, rows: Sequence[str] | None = None) -> 
 
 
 def choose_class_names(
-    labels: torch.Tensor, given: Sequence[str] | None = None, other: Sequence[str] | None = None
+    labels: torch.Tensor,
+    given: Sequence[str] | None = None,
+    other: Sequence[str] | None = None,
+    *,
+    what: str = "`labels`",
+    rows: Sequence[str] | None = None,
+    remedy: str = "name all classes with `class_names`",
 ) -> list[str]:
-    """The names of the classes: those given, else the other split's, else the numbers 0 .. max(labels).
+    """The names of the classes of the data in a source: those given, else the other split's, else the numbers 0 .. C-1.
 
-    Where the other split's classes are mere numbers and these labels go further, the numbers go further too.
+    Numbers are taken from training labels only, and only if each of 0 .. C-1 occurs: a single wrong label, say 255,
+    would otherwise give 256 classes. Names that are given may lack rows.
 
     Args:
-        labels: class ids, int64 `[n]`.
+        labels: the class ids of all rows of the source, int64 `[n]`, not negative.
         given: names that the user wrote down.
         other: names of the split that this one is read for (training, when this is the test split).
+        what: where the labels are from, for error messages.
+        rows: names of the rows for error messages; default: their numbers.
+        remedy: how the user can name the classes, for error messages.
 
     Raises:
-        UserError: a label so large that it cannot be a class id (as many classes as rows, and more than 1,000).
+        UserError: a class has no training row though a higher one has, or a label is beyond the classes; names the
+            first row at fault.
 
     Example:
-        >>> choose_class_names(torch.tensor([0, 2]))
+        >>> choose_class_names(torch.tensor([0, 2, 1]))
         ['0', '1', '2']
     """
+    values = labels.numpy()
     if given is not None:
+        check_labels(labels, num_classes=len(given), rows=rows)
         return list(given)
-    highest = int(labels.max()) if labels.numel() else -1
-    if other is not None and (highest < len(other) or list(other) != [str(k) for k in range(len(other))]):
+    if other is not None:
+        beyond = values >= len(other)
+        if beyond.any():
+            row = int(beyond.argmax())
+            raise UserError(
+                f"{what}: {_row_name(row, rows)} has label {values[row]}, but the classes of the training data are "
+                f"0 to {len(other) - 1}. Correct it, or {remedy} in the training data."
+            )
         return list(other)
-    if other is None and highest >= max(labels.numel(), _CLASSES_WITHOUT_QUESTION):
+    present = np.unique(values)
+    gaps = np.flatnonzero(present != np.arange(len(present)))
+    if gaps.size:
+        first, following = int(gaps[0]), int(present[gaps[0]])
+        row = int((values > first).argmax())
+        lacking = f"class {first} has" if following == first + 1 else f"classes {first} to {following - 1} have"
         raise UserError(
-            f"`labels` must be class ids 0 .. classes - 1; found {highest} in {_row_name(int(labels.argmax()), None)} "
-            f"among {labels.numel()} rows. Number the classes from 0, or give `class_names`."
+            f"{what}: {_row_name(row, rows)} has label {values[row]}, but {lacking} no training row; labels must be "
+            f"0 to C - 1 for C classes, without gaps. Correct it, or {remedy}."
         )
-    return [str(k) for k in range(highest + 1)]
+    return [str(label) for label in present.tolist()]

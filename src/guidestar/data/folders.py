@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from guidestar.data.archives import limit_rows
 from guidestar.data.pictures import PictureForm, PictureSplit
 from guidestar.errors import UserError
 
+_log = logging.getLogger(__name__)
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -45,7 +47,7 @@ def read_image_folder(
     """The split in a folder with one sub-folder a class, classes and files in sorted order.
 
     Files count as images by their suffix, at any depth below the class; hidden folders and files do not count.
-    The key of a row is its path below the folder.
+    The key of a row is its path below the folder. A class of the training data without an image here is logged.
 
     Args:
         path: the folder.
@@ -80,6 +82,11 @@ def read_image_folder(
         names += [image.relative_to(path).as_posix() for image in found]
         ids += [class_names.index(class_name)] * len(found)
     labels = torch.tensor(ids, dtype=torch.int64)
+    absent = sorted({*range(len(class_names))} - {*ids})
+    if absent:
+        _log.warning(
+            "%s: the %s data has no image of class %s", path, name, _some([f"`{class_names[k]}`" for k in absent])
+        )
     rows = limit_rows(labels, limit, limit_seed)
     pictures = FolderPictures(path, tuple(names[row] for row in rows))
     return PictureSplit(pictures, labels[rows], class_names, name=name, form=form, on_error=on_error)

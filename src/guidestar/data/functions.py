@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from guidestar.data.arrays import ArraySplit
+from guidestar.data.checks import check_labels, choose_class_names
 from guidestar.data.split import Split
 from guidestar.errors import UserError
 from guidestar.plugins import resolve
@@ -42,7 +43,7 @@ def split_of(returned: Mapping[str, Any], name: str, *, function: str, other: Sp
         other: the training split, when this is the test split.
 
     Raises:
-        UserError: there is no entry of that name.
+        UserError: there is no entry of that name, or its labels are not those of the classes.
         TypeError: the entry is neither a split nor (inputs, labels).
     """
     if name not in returned:
@@ -54,8 +55,12 @@ def split_of(returned: Mapping[str, Any], name: str, *, function: str, other: Sp
         raise TypeError(
             f"`function` {function!r}: {name!r} must be a split or (inputs, labels), found {type(found).__name__}."
         )
-    class_names = returned.get("class_names")
-    split = ArraySplit(found[0], found[1], name=name, class_names=class_names)
-    if class_names is None and other is not None and split.num_classes < other.num_classes:
-        return split.with_classes(other.class_names)
-    return split
+    labels = check_labels(found[1])
+    class_names = choose_class_names(
+        labels,
+        returned.get("class_names"),
+        None if other is None else other.class_names,
+        what=f"`function` {function!r}, labels of {name!r}",
+        remedy='return their names as "class_names"',
+    )
+    return ArraySplit(found[0], labels, name=name, class_names=class_names)

@@ -85,7 +85,7 @@ def read_hub(
     for key, column in [("label", label), ("image", image), *(("features", column) for column in features or ())]:
         if column is not None and column not in dataset.column_names:
             raise UserError(f"`{key}`: {path} has no column `{column}`; it has: {', '.join(dataset.column_names)}.")
-    labels, class_names = _labels(dataset, label, other)
+    labels, class_names = _labels(dataset, label, other, path)
     rows = limit_rows(labels, limit, limit_seed)
     if image is None:
         inputs = _features(dataset.select(rows), features or (), path)
@@ -111,7 +111,7 @@ def _choose(found: Any, split: str | None, name: str, path: Path) -> Dataset:
     return found[wanted]
 
 
-def _labels(dataset: Dataset, label: str, other: Sequence[str] | None) -> tuple[torch.Tensor, list[str]]:
+def _labels(dataset: Dataset, label: str, other: Sequence[str] | None, path: Path) -> tuple[torch.Tensor, list[str]]:
     values = list(dataset[label])
     missing = next((row for row, value in enumerate(values) if value is None), None)
     if missing is not None:
@@ -123,9 +123,9 @@ def _labels(dataset: Dataset, label: str, other: Sequence[str] | None) -> tuple[
             if value not in names:
                 raise UserError(f"`label`: {value!r} in row {row} (rows count from 0) is not in the training data.")
         values = [names.index(value) for value in values]
-    labels = check_labels(values, num_classes=None if names is None else len(names))
-    chosen = choose_class_names(labels, names, other)
-    return check_labels(labels, num_classes=len(chosen)), chosen
+    labels = check_labels(values)
+    remedy = "name all classes by making the column a `ClassLabel`"
+    return labels, choose_class_names(labels, names, other, what=f"`label`, column `{label}` of {path}", remedy=remedy)
 
 
 def _features(dataset: Dataset, columns: Sequence[str], path: Path) -> np.ndarray:

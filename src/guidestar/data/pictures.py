@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -45,13 +46,14 @@ class Pictures(Protocol):
     def where(self, position: int) -> str: ...
 
 
-def read_picture(encoded: bytes, form: PictureForm, where: str) -> np.ndarray:
+def read_picture(encoded: bytes, form: PictureForm, where: str, *, advise: bool = True) -> np.ndarray:
     """An encoded image as uint8 `[C, H, W]`, upright, in the form asked for.
 
     Args:
         encoded: the bytes of a JPEG, PNG, ... file.
         form: size and channels.
         where: the name of the image for error messages.
+        advise: whether the error says what to do; not where unreadable images are skipped anyway.
 
     Raises:
         UserError: it cannot be decoded, or is suspiciously large (Pillow's limit against decompression bombs).
@@ -65,13 +67,19 @@ def read_picture(encoded: bytes, form: PictureForm, where: str) -> np.ndarray:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"the image {where} is too large to be read safely ({error}).") from error
     except _BROKEN as error:
-        raise UserError(
-            f"the image {where} cannot be read ({error}). Repair or remove it, or set `on_error: skip`."
-        ) from error
+        advice = " Repair or remove it, or set `on_error: skip`." if advise else ""
+        raise UserError(f"the image {where} cannot be read ({_reason(error, encoded)}).{advice}") from error
     if form.size is not None and (picture.height, picture.width) != form.size:
         picture = ImageOps.fit(picture, (form.size[1], form.size[0]), Image.Resampling.BILINEAR)
     array = np.asarray(picture)
     return array[None] if form.grey else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _reason(error: Exception, encoded: bytes) -> str:
+    """What Pillow says, without the memory address of the bytes."""
+    if not encoded:
+        return "it is empty"
+    return re.sub(r" ?<[^<>]* object at 0x[0-9A-Fa-f]+>", "", str(error)) or type(error).__name__
 
 
 def _convert(picture: Image.Image, grey: bool) -> Image.Image:
@@ -176,7 +184,7 @@ def _readable(pictures: Pictures, count: int) -> tuple[list[int], dict[int, str]
     reasons: dict[int, str] = {}
     for position in range(count):
         try:
-            read_picture(pictures.read(position), PictureForm(), pictures.where(position))
+            read_picture(pictures.read(position), PictureForm(), pictures.where(position), advise=False)
         except (UserError, OSError) as error:
             reasons[position] = str(error)
         else:

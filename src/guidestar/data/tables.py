@@ -79,6 +79,7 @@ def read_csv(path: Path, label: str, *, drop: Sequence[str] = (), delimiter: str
     """
     with _csv_rows(path, delimiter) as reader:
         header = next(reader, (0, []))[1]
+        _check_delimiter(path, header, label, delimiter)
         _check_columns(path, header, label, drop)
         columns: list[list[str]] = [[] for _ in header]
         for line, values in reader:
@@ -136,9 +137,12 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Iterator[tuple[int, list[s
             for values in reader:
                 yield reader.line_num, values
         except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: no valid CSV ({error}).") from error
+            raise UserError(
+                f"{path}, line {reader.line_num}: no valid CSV with `delimiter` {delimiter!r} ({error})."
+            ) from error
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}, after line {reader.line_num}: the text must be UTF-8 ({error}).") from error
+            where = f" after line {reader.line_num}" if reader.line_num else ""
+            raise UserError(f"{path} is not UTF-8 text{where} ({error}); save it as CSV in UTF-8.") from error
 
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
@@ -146,6 +150,18 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Iterator[tuple[int, list[s
     else:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             yield rows(stream)
+
+
+def _check_delimiter(path: Path, header: Sequence[str], label: str, delimiter: str) -> None:
+    """A first line that is one cell with another separator in it was most likely cut in the wrong places."""
+    if len(header) != 1 or header[0] == label:
+        return
+    for other, written in ((";", '";"'), ("\t", '"\\t"'), (",", '","')):
+        if other != delimiter and other in header[0]:
+            raise UserError(
+                f"`label`: {path} has no column `{label}`; with `delimiter` {delimiter!r} its first line is a single "
+                f"column. Did you mean `delimiter: {written}`?"
+            )
 
 
 def _check_columns(path: Path, header: Sequence[str], label: str, drop: Sequence[str]) -> None:

@@ -208,7 +208,10 @@ def unknown_key(keys: Keys, raw: Any) -> str:
     hint = _suggestion(key, allowed, lambda name: dotted((*parent, name)))
     if not hint:
         elsewhere = sorted({path for path in _all_paths(Recipe) if path.rpartition(".")[2] == key})[:3]
-        hint = f"; did you mean {' or '.join(f'`{path}`' for path in elsewhere)}?" if elsewhere else ""
+        if dotted(keys) in elsewhere:
+            hint = f"; another kind of `{dotted(parent)}` has it"
+        elif elsewhere:
+            hint = f"; did you mean {' or '.join(f'`{path}`' for path in elsewhere)}?"
     place = f"under `{dotted(parent)}`" if parent else "at the top of a recipe"
     return f"`{dotted(keys)}` is not a known key{hint or '.'} Allowed {place}: {', '.join(allowed)}"
 
