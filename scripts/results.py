@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from guidestar.report import decide
-from guidestar.report.formatting import METRICS, summary_text
 from guidestar.report.statistics import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +44,7 @@ STRATEGIES = ("as_is", "erm", "dro", "finetune", "distill", "select", "steer", "
 HEAD = """# Results on real data
 
 Test accuracy in percent, mean ± standard deviation over the seeds; each seed draws its own reference rows, training rows,
-wrong labels and initial weights. The highest mean of a row is bold. The test data are clean and balanced, so under
+wrong labels and initial weights. The highest mean of a column is bold. The test data are clean and balanced, so under
 imbalance the accuracy is also the balanced accuracy. Every strategy takes the same number of optimizer steps on batches of
 the same size; `select` runs the target on four (digits: ten) times as many samples to choose them.
 
@@ -91,20 +90,21 @@ def write_page(runs: Path) -> str:
     """The page from the runs' folders."""
     lines = [HEAD]
     for recipe, (title, note, conditions) in reversed(RECIPES.items()):
+        found = {
+            condition: json.loads((runs / f"{recipe}-{condition}" / "results.json").read_text())
+            for condition in conditions
+        }
         lines += [
             f"\n## {title}\n",
             f"{note}\n",
-            "| condition | " + " | ".join(f"`{name}`" for name in STRATEGIES) + " |",
+            *_table([conditions[name][0] for name in found], list(found.values())),
         ]
-        lines.append("|---" * (len(STRATEGIES) + 1) + "|")
-        verdicts, seconds = [], 0.0
-        for condition, (text, _) in conditions.items():
-            folder = runs / f"{recipe}-{condition}"
-            results = json.loads((folder / "results.json").read_text())
-            lines.append(_row(text, results))
-            verdicts.append(f"- **{text}**: {decide(results).sentence} {' '.join(decide(results).notes)}")
-            seconds += sum(sum(values.get("seconds", [])) for values in results.values())
-        lines += ["", "What the report of each run says:", "", *verdicts, ""]
+        lines += ["", "What the report of each run says:", ""]
+        for condition, results in found.items():
+            verdict = decide(results)
+            lines.append(f"- **{conditions[condition][0]}**: {' '.join([verdict.sentence, *verdict.notes])}")
+        seconds = sum(sum(values.get("seconds", [])) for results in found.values() for values in results.values())
+        lines.append("")
         lines.append(
             f"Training time of this table: {seconds / 60:.1f} minutes of one core, of a machine that did other work too."
         )
@@ -113,17 +113,21 @@ def write_page(runs: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(text: str, results: dict) -> str:
-    accuracy = METRICS["accuracy"]
-    cells = {name: summarise(results[name]["accuracy"]) for name in STRATEGIES if name in results}
-    means = {name: cell.mean for name, cell in cells.items() if cell is not None}
-    best = max(means, key=lambda name: means[name])
-    shown = []
-    for name in STRATEGIES:
-        cell = cells.get(name)
-        value = "" if cell is None else summary_text(accuracy, cell)
-        shown.append(f"**{value}**" if name == best else value)
-    return f"| {text} | " + " | ".join(shown) + " |"
+def _table(titles: list[str], runs: list[dict]) -> list[str]:
+    """A row a strategy, a column a condition; the best mean of a column is bold."""
+    rows: dict[str, list[str]] = {name: [] for name in STRATEGIES}
+    for results in runs:
+        cells = {name: summarise(results[name]["accuracy"]) for name in STRATEGIES if name in results}
+        means = {name: cell.mean for name, cell in cells.items() if cell is not None}
+        best = max(means, key=lambda name: means[name])
+        for name in STRATEGIES:
+            cell = cells.get(name)
+            value = (
+                "" if cell is None else f"{100 * cell.mean:.1f} ± {100 * (cell.std or 0.0):.1f}".replace(" ", "\u00a0")
+            )
+            rows[name].append(f"**{value}**" if name == best else value)
+    body = [f"| `{name}` | " + " | ".join(values) + " |" for name, values in rows.items() if any(values)]
+    return ["| strategy | " + " | ".join(titles) + " |", "|---" + "|---:" * len(titles) + "|", *body]
 
 
 if __name__ == "__main__":
