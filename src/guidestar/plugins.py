@@ -50,11 +50,13 @@ def _load_file(path: Path, spec: str, key: str) -> ModuleType:
         raise UserError(f"`{key}` {spec!r}: {path} cannot be loaded as Python code.")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
+    loaded = False
     try:
         found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+        loaded = True
+    finally:
+        if not loaded:  # half a module must not be found by the next import
+            del sys.modules[name]
     return module
 
 
