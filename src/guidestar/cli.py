@@ -198,14 +198,13 @@ def _run(
     overwrite: bool,
     console: Console,
 ) -> tuple[Results, Path, bool]:
-    from guidestar import distributed
     from guidestar.progress import BarDisplay
     from guidestar.training.runner import Options, Run
 
     with BarDisplay(console, len(strategies) * len(seeds)) as display:
         run = Run(loaded, Options(resume=resume, overwrite=overwrite, display=display))
         results = run.compare(strategies, seeds)
-    return results, run.folder, distributed.rank() == 0
+    return results, run.folder, run.engine.is_main_process
 
 
 def _end_with_failures(folder: Path, strategies: Sequence[str], seeds: Sequence[int]) -> None:

@@ -132,10 +132,7 @@ class Dual(Stateful):
             rows = distributed.gather(self.memory.on_device(index.reshape(-1)))
             gradient = distributed.gather(gradient.reshape(-1))
             active = None if active is None else distributed.gather(active.reshape(-1))
-            groups = rows
-            if active is not None:
-                groups = torch.where(active, rows, len(self.memory) + torch.arange(len(rows), device=rows.device))
-            gradient = merge_duplicates(groups, gradient)
+            gradient = merge_duplicates(rows, gradient, active=active)
         if self.velocity is not None:
             gradient = self.momentum * self.velocity.read(rows).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
             self.velocity.write(rows, gradient, active)

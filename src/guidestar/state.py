@@ -284,8 +284,10 @@ def expand(flags: Tensor, like: Tensor) -> Tensor:
     return flags.reshape((*flags.shape, *([1] * (like.ndim - flags.ndim))))
 
 
-def merge_duplicates(index: Tensor, values: Tensor, *, log_space: bool = False) -> Tensor:
+def merge_duplicates(index: Tensor, values: Tensor, *, active: Tensor | None = None, log_space: bool = False) -> Tensor:
     """The mean of `values` `[R, ...]` over equal entries of `index` `[R]`, at each of them.
+
+    Entries where `active` `[R]` is false keep their own value and count in no other's mean.
 
     In log space the mean is that of exp(values). The shapes do not depend on the data, and neither cost nor memory on
     the number of rows that exist: the indices are sorted and equal neighbours share a segment.
@@ -296,6 +298,8 @@ def merge_duplicates(index: Tensor, values: Tensor, *, log_space: bool = False) 
     """
     if index.numel() < 2:
         return values
+    if active is not None:  # a number of its own for each that does not count, below all rows
+        index = torch.where(active, index, -1 - torch.arange(len(index), device=index.device))
     order = torch.argsort(index, stable=True)
     ordered = index[order]
     segment = torch.zeros_like(index)

@@ -170,12 +170,8 @@ class Tracker(Stateful):
         active: Tensor | None,
     ) -> Tensor:
         if rows is not None and rows.ndim > 0:
-            groups = rows
-            if active is not None:
-                # An inactive row must not pull an active duplicate of it: give it a number of its own, beyond the last.
-                groups = torch.where(active, rows, len(memory) + torch.arange(len(rows), device=rows.device))
-            new = merge_duplicates(groups, new, log_space=self.log_space)
-            previous = None if previous is None else merge_duplicates(groups, previous)
+            new = merge_duplicates(rows, new, active=active, log_space=self.log_space)
+            previous = None if previous is None else merge_duplicates(rows, previous, active=active)
         old = memory.read(rows).to(new.dtype)
         epoch = None if self.epoch is None else self.epoch.number
         if self.log_space:

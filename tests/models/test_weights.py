@@ -25,8 +25,13 @@ def test_safetensors_round_trip(tmp_path):
 def test_tied_weights_can_be_saved(tmp_path):
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
+    saved = model[0].weight.detach().clone()
     save_weights(model, tmp_path / "model.safetensors")
+    with torch.no_grad():
+        model[0].weight.zero_()
     load_weights(model, tmp_path / "model.safetensors")
+    assert torch.equal(model[0].weight, saved)
+    assert model[1].weight is model[0].weight
 
 
 @pytest.mark.parametrize("key", [None, "state_dict", "model"])

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guidestar.losses.base import Loss
-from guidestar.risks.base import Risk, as_mask
+from guidestar.risks.base import Risk, as_mask, check_risk
 from guidestar.risks.excess import excess
 from guidestar.state import math_dtype
 
@@ -49,10 +49,7 @@ class DRRhoCrossEntropyLoss(Loss):
 
     def __init__(self, risk: Risk) -> None:
         super().__init__()
-        if not isinstance(risk, Risk):
-            found = risk.__name__ if isinstance(risk, type) else type(risk).__name__
-            raise TypeError(f"`risk` must be a risk such as KL(tau=1.0), an object and not a class. Found {found}.")
-        self.risk = risk
+        self.risk = check_risk(risk)
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guidestar import distributed
 from guidestar.state import Counter, Stateful, math_dtype, read_only
@@ -86,10 +86,7 @@ class Risk(Stateful, ABC):
             >>> KL(tau=1.0).weights(torch.tensor([0.0, 0.0]))
             tensor([0.5000, 0.5000])
         """
-        with torch.enable_grad(), read_only(self):
-            leaf = losses.detach().to(math_dtype(losses)).requires_grad_()
-            (weights,) = torch.autograd.grad(self.forward(leaf, index, mask).sum(), leaf)
-        return weights
+        return implied_weights(self, lambda leaf: self.forward(leaf, index, mask), losses)
 
     def _evaluate(
         self, losses: Tensor, index: Tensor | None, mask: Tensor | None, value: Callable[[Rows], Tensor]
@@ -163,6 +160,31 @@ def whole(rows: Rows) -> tuple[Tensor, Tensor | None, int | Tensor]:
     return losses, distributed.gather(rows.mask), rows.count * distributed.world_size()
 
 
+def implied_weights(module: nn.Module, objective: Callable[[Tensor], Tensor], losses: Tensor) -> Tensor:
+    """The gradient of `objective` (of `module`) by the losses, at a state that stays as it is."""
+    with torch.enable_grad(), read_only(module):
+        leaf = losses.detach().to(math_dtype(losses)).requires_grad_()
+        (weights,) = torch.autograd.grad(objective(leaf).sum(), leaf)
+    return weights
+
+
+def check_risk(risk: Risk) -> Risk:
+    """`risk`, if it is one.
+
+    Raises:
+        TypeError: it is something else, such as the class of a risk.
+    """
+    if not isinstance(risk, Risk):
+        found = risk.__name__ if isinstance(risk, type) else type(risk).__name__
+        raise TypeError(f"`risk` must be a risk such as KL(tau=1.0), an object and not a class. Found {found}.")
+    return risk
+
+
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number. Found {type(value).__name__}.")
+
+
 def check_positive(name: str, value: float) -> float:
     """`value`, if it is a positive finite number.
 
@@ -174,8 +196,7 @@ def check_positive(name: str, value: float) -> float:
         >>> check_positive("tau", 0.5)
         0.5
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` must be a number. Found {type(value).__name__}.")
+    _check_number(name, value)
     if not (value > 0 and value < float("inf")):
         raise ValueError(f"`{name}` must be a positive number. Found {value}.")
     return float(value)
@@ -192,8 +213,7 @@ def check_share(name: str, value: float) -> float:
         >>> check_share("alpha", 0.1)
         0.1
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` must be a number. Found {type(value).__name__}.")
+    _check_number(name, value)
     if not 0 < value <= 1:
         raise ValueError(f"`{name}` is a share and must be in (0, 1]. Found {value}.")
     return float(value)

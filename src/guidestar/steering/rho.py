@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from guidestar.group_mean import GroupMean
-from guidestar.risks.base import Risk
+from guidestar.risks.base import Risk, check_risk, implied_weights
 from guidestar.risks.excess import excess
-from guidestar.state import Stateful, math_dtype, read_only
+from guidestar.state import Stateful
 
 
 class DRRho(Stateful):
@@ -61,10 +60,7 @@ class DRRho(Stateful):
 
     def __init__(self, risk: Risk, *, groups: GroupMean | None = None) -> None:
         super().__init__()
-        if not isinstance(risk, Risk):
-            found = risk.__name__ if isinstance(risk, type) else type(risk).__name__
-            raise TypeError(f"`risk` must be a risk such as KL(tau=1.0), an object and not a class. Found {found}.")
-        self.risk = risk
+        self.risk = check_risk(risk)
         self.groups = groups
 
     def forward(
@@ -84,7 +80,4 @@ class DRRho(Stateful):
         self, losses: Tensor, reference_losses: Tensor, index: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """The weight that each loss's gradient gets, through the groups if there are any; see `Risk.weights`."""
-        with torch.enable_grad(), read_only(self):
-            leaf = losses.detach().to(math_dtype(losses)).requires_grad_()
-            (weights,) = torch.autograd.grad(self.forward(leaf, reference_losses, index, mask).sum(), leaf)
-        return weights
+        return implied_weights(self, lambda leaf: self.forward(leaf, reference_losses, index, mask), losses)
