@@ -8,6 +8,7 @@ gradient is written such that its mean over the ranks is the gradient of the obj
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -119,3 +120,60 @@ def gather_with_gradient(values: Tensor) -> Tensor:
     start = rank() * values.shape[0]
     own = values.detach() + size * (values - values.detach())
     return torch.cat([everything[:start], own, everything[start + values.shape[0] :]])
+
+
+class _GatherSummed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.count = values.shape[0]
+        return gather(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        start = rank() * ctx.count
+        return total[start : start + ctx.count]
+
+
+def gather_summed(values: Tensor) -> Tensor:
+    """`gather`, whose gradient is the sum of what all ranks' own objectives have by this rank's slice.
+
+    For objectives that differ from rank to rank (each has its own anchors against everybody's features): the mean over
+    the ranks of the parameters' gradients is then that of the mean of the objectives. Every rank must run backward.
+
+    Example:
+        >>> gather_summed(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    return values if world_size() == 1 else _GatherSummed.apply(values)  # pyright: ignore[reportReturnType]
+
+
+class _LogSumExpSlice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor) -> Tensor:
+        total = torch.logsumexp(gather(parts.unsqueeze(0)), 0)
+        ctx.save_for_backward(torch.exp(parts - total))
+        count = parts.shape[0] // world_size()
+        return total[rank() * count : (rank() + 1) * count]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (share,) = ctx.saved_tensors
+        return gather(gradients[0]) * share
+
+
+def log_sum_exp_slice(parts: Tensor) -> Tensor:
+    """log of the sum over the ranks of exp(`parts`), this rank's slice of it, differentiable.
+
+    Args:
+        parts: `[world * b]`; each rank has its part of every row's sum (column statistics of its block of a matrix).
+
+    Returns:
+        `[b]`: the rows that belong to this rank. Its gradient reaches every rank's parts; every rank must run backward.
+
+    Example:
+        >>> log_sum_exp_slice(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
+    return parts if world_size() == 1 else _LogSumExpSlice.apply(parts)  # pyright: ignore[reportReturnType]

@@ -32,6 +32,7 @@ class Dual(Stateful):
         momentum: $\beta$ in [0, 1); 0 keeps no velocity.
         minimum, maximum: bounds, or None.
         maximise: ascend instead of descend.
+        lr_cut: (threshold, factor): a row that is at or below the threshold moves with `lr` times the factor.
 
     Shapes:
         `index` `[*rows]`; `rows(index)` the same shape, `rows()` `[]`.
@@ -63,6 +64,7 @@ class Dual(Stateful):
         minimum: float | None = None,
         maximum: float | None = None,
         maximise: bool = False,
+        lr_cut: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if not 0 < lr < float("inf"):
@@ -72,7 +74,10 @@ class Dual(Stateful):
         low, high = -float("inf") if minimum is None else minimum, float("inf") if maximum is None else maximum
         if not low <= init <= high:
             raise ValueError(f"`init` must lie between `minimum` and `maximum`, [{low}, {high}]. Found {init}.")
+        if lr_cut is not None and not 0 < lr_cut[1] <= 1:
+            raise ValueError(f"`lr_cut` must be (threshold, factor) with a factor in (0, 1]. Found {lr_cut}.")
         self.lr = lr
+        self.lr_cut = lr_cut
         self.momentum = momentum
         self.bounds = (low, high)
         self.sign = 1.0 if maximise else -1.0
@@ -136,7 +141,10 @@ class Dual(Stateful):
         if self.velocity is not None:
             gradient = self.momentum * self.velocity.read(rows).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
             self.velocity.write(rows, gradient, active)
-        moved = torch.add(self.memory.read(rows).to(gradient.dtype), gradient, alpha=self.sign * self.lr)
+        before = self.memory.read(rows).to(gradient.dtype)
+        if self.lr_cut is not None:
+            gradient = torch.where(before <= self.lr_cut[0], gradient * self.lr_cut[1], gradient)
+        moved = torch.add(before, gradient, alpha=self.sign * self.lr)
         self.memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active)
 
     def extra_repr(self) -> str:

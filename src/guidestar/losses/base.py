@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guidestar.risks.kl_ball import KLBall
 from guidestar.state import Counter, Stateful
 
 
@@ -12,6 +13,14 @@ class Loss(Stateful):
     """
 
     def metrics(self) -> dict[str, float]:
-        """Numbers worth logging: `empty`, how many rows (or batches) had nothing to learn from so far."""
+        """Numbers worth logging.
+
+        `empty`: how many rows (or batches, or anchors) had nothing to learn from so far; `tau` (`image_tau`,
+        `text_tau`): the mean of the temperatures that are learnt inside.
+        """
         counters = [module for module in self.modules() if isinstance(module, Counter)]
-        return {"empty": float(sum(int(counter.count) for counter in counters))}
+        found = {"empty": float(sum(int(counter.count) for counter in counters))}
+        for name, module in self.named_modules():
+            if isinstance(module, KLBall):
+                found[name.rpartition(".")[2].replace("risk", "tau")] = float(module.dual.memory.values.mean())
+        return found

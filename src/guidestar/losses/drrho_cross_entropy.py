@@ -25,8 +25,8 @@ class DRRhoCrossEntropyLoss(Loss):
         risk: the risk over the samples.
 
     Shapes:
-        `logits` `[B, C]`, `labels` int64 `[B]`, `reference_losses` `[B]`, `mask` bool `[B]` -> scalar. `index` is accepted
-        for a common signature: the risk over samples is one row and needs none.
+        `logits` `[B, C]`, `labels` int64 `[B]`, `reference_losses` `[B]`, `mask` bool `[B]` -> scalar. `index` is
+        accepted for a common signature: the risk over samples is one row and needs none.
 
     State:
         that of the risk.

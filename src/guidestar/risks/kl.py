@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,16 @@ def hide(rows: Rows, scaled: Tensor) -> Tensor:
         return scaled
     # A large finite number instead of -inf: a row that is masked as a whole has no NaN gradient.
     return torch.where(rows.mask, scaled, torch.finfo(scaled.dtype).min / 4)
+
+
+def add_eps(v: Tensor, eps: float) -> Tensor:
+    """log(eps + exp(`v`)).
+
+    Example:
+        >>> add_eps(torch.tensor(0.0), 1.0)
+        tensor(0.6931)
+    """
+    return v if eps == 0 else torch.logaddexp(v, v.new_tensor(math.log(eps)))
 
 
 class KL(Risk):
@@ -70,8 +82,21 @@ class KL(Risk):
         self.tracker = Tracker(num_rows, gamma=gamma, log_space=True)
 
     def value(self, rows: Rows) -> Tensor:
-        inner = log_mean_exp(rows, rows.losses / self.tau)
-        return self.tau * self.tracker(inner, rows.index, active=rows.active)  # Eq. 6.11 with v of Eq. 6.14
+        return self.finish(log_mean_exp(rows, rows.losses / self.tau), rows.index, rows.active)
+
+    def finish(
+        self, inner: Tensor, index: Tensor | None = None, active: Tensor | None = None, *, eps: float = 0.0
+    ) -> Tensor:
+        r"""The risk of each row from the logarithm of its mean: $\tau \log(\varepsilon + u)$.
+
+        For sets whose losses are never in memory at once (`guidestar.pairwise`).
+
+        Args:
+            inner: $\log \frac1m \sum_j \exp(\ell_j/\tau)$ of the mini-batch, `[*rows]`.
+            index, active: row numbers and which rows have a loss that counts, `[*rows]`.
+            eps: $\varepsilon$ of Alg. 34, at least 0.
+        """
+        return self.tau * add_eps(self.tracker(inner, index, active=active), eps)  # Eq. 6.11 with v of Eq. 6.14
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from guidestar.duals import Dual
 from guidestar.risks.base import Risk, Rows, check_positive
-from guidestar.risks.kl import hide, log_mean_exp
+from guidestar.risks.kl import add_eps, hide, log_mean_exp
 from guidestar.schedules import Schedule
 from guidestar.state import math_dtype
 from guidestar.tracking import Tracker
@@ -37,6 +37,7 @@ class KLBall(Risk):
         num_rows, gamma: as for `KL`.
         lr: step size of tau.
         momentum: momentum of tau's steps (Eq. 6.2).
+        lr_cut: (threshold, factor): at or below the threshold, tau moves with `lr` times the factor (FastCLIP's rule).
 
     Shapes:
         `losses` `[..., m]`, `index` `[...]` -> `[...]`; the optional `tau` of `forward` broadcasts to `[...]`.
@@ -82,6 +83,7 @@ class KLBall(Risk):
         gamma: float | Schedule = 1.0,
         lr: float = 0.01,
         momentum: float = 0.0,
+        lr_cut: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= rho < float("inf"):
@@ -91,7 +93,8 @@ class KLBall(Risk):
         if check_positive("tau", tau) < tau_min:
             raise ValueError(f"`tau` must be at least `tau_min` = {tau_min}. Found {tau}.")
         self.per_row = per_row
-        self.dual = Dual(num_rows if per_row else 1, init=tau, lr=lr, momentum=momentum, minimum=tau_min)
+        rows = num_rows if per_row else 1
+        self.dual = Dual(rows, init=tau, lr=lr, momentum=momentum, minimum=tau_min, lr_cut=lr_cut)
         self.tracker = Tracker(num_rows, gamma=gamma, log_space=True)
 
     def forward(
@@ -101,31 +104,65 @@ class KLBall(Risk):
         if tau is None:
             return self._evaluate(losses, index, mask, self.value)
         self._check_tau(losses, tau)
-        return self._evaluate(losses, index, mask, lambda rows: tau * (self._at(rows, tau)[2] + self.rho))
+        return self._evaluate(losses, index, mask, lambda rows: self._predicted(rows, tau))
 
     def value(self, rows: Rows) -> Tensor:
-        index = self._dual_index(rows)
+        index = self.dual_index(rows.index)
         tau = self.dual.values(index).to(rows.losses.dtype)
-        scaled, inner, v = self._at(rows, tau)
-        if self.training and torch.is_grad_enabled():
-            with torch.no_grad():
-                # Eq. 6.16's gradient by tau. The mean of exp(scaled - v) scaled is that by the softmax times
-                # exp(inner - v), which is 1 only with gamma = 1.
-                mean = (torch.softmax(hide(rows, scaled), -1) * scaled).sum(-1) * torch.exp(inner - v)
-                self.dual.move(v + self.rho - mean, index, rows.active)
-        return torch.add(tau * v, tau, alpha=self.rho)
-
-    def _at(self, rows: Rows, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scaled = rows.losses / tau.unsqueeze(-1)
         inner = log_mean_exp(rows, scaled)
-        return scaled, inner, self.tracker(inner, rows.index, active=rows.active)
+        learning = self.training and torch.is_grad_enabled()
+        with torch.no_grad():
+            mean = (torch.softmax(hide(rows, scaled), -1) * scaled).sum(-1) if learning else inner
+        value, slope = self.finish(inner, mean, tau, rows.index, rows.active)
+        if learning:
+            self.dual.move(slope, index, rows.active)
+        return value
 
-    def _dual_index(self, rows: Rows) -> Tensor | None:
-        if not self.per_row or (rows.index is None and len(self.dual.memory) == 1):
+    def finish(
+        self,
+        inner: Tensor,
+        expected: Tensor,
+        tau: Tensor,
+        index: Tensor | None = None,
+        active: Tensor | None = None,
+        *,
+        eps: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        r"""The risk of each row from its statistics, and the slope by its temperature, which is not moved here.
+
+        $\tau \log(\varepsilon + u) + \tau\rho$ and its derivative
+        $\log(\varepsilon + u) + \rho - \frac{\hat g}{\varepsilon + u} E$, with E the mean of $\ell_j/\tau$ under the weights
+        $e^{\ell_j/\tau}$. `dual.move(slope, dual_index(index), active)` moves the temperature.
+
+        Args:
+            inner: $\log \hat g = \log \frac1m \sum_j \exp(\ell_j/\tau)$ of the mini-batch, `[*rows]`.
+            expected: E, `[*rows]`, outside the graph.
+            tau: the temperatures that both were made with, a scalar or `[*rows]`; a gradient by it is kept.
+            index, active: row numbers and which rows have a loss that counts, `[*rows]`.
+            eps: $\varepsilon$ of Alg. 35, at least 0.
+        """
+        v = add_eps(self.tracker(inner, index, active=active), eps)
+        with torch.no_grad():
+            # Eq. 6.16's gradient by tau: the mean by the softmax times exp(inner - v), which is 1 only with gamma = 1.
+            slope = v + self.rho - expected * torch.exp(inner - v)
+        return torch.addcmul(tau * self.rho, tau, v), slope
+
+    def _predicted(self, rows: Rows, tau: Tensor) -> Tensor:
+        inner = log_mean_exp(rows, rows.losses / tau.unsqueeze(-1))
+        return tau * (self.tracker(inner, rows.index, active=rows.active) + self.rho)
+
+    def dual_index(self, index: Tensor | None) -> Tensor | None:
+        """The rows of the temperatures for the rows `index`.
+
+        Raises:
+            ValueError: every row has its own temperature, and there is no index.
+        """
+        if not self.per_row or (index is None and len(self.dual.memory) == 1):
             return None
-        if rows.index is None:
+        if index is None:
             raise ValueError("`index` is needed: every row has its own temperature. Pass the row number of each row.")
-        return rows.index
+        return index
 
     @staticmethod
     def _check_tau(losses: Tensor, tau: Tensor) -> None:
