@@ -86,13 +86,7 @@ class CLIPDistillationLoss(Loss):
         features = batch.features
         if features.reference_x is None or features.reference_y is None:
             raise ValueError("`reference_image` and `reference_text` are needed: they are what is distilled.")
+        four = (features.x, features.y, features.reference_x, features.reference_y)
         divergence = tiled_soft_label_divergence if self.tiled else soft_label_divergence
-        return divergence(
-            features.x,
-            features.y,
-            features.reference_x,
-            features.reference_y,
-            scale,
-            1.0 / self.teacher_tau,
-            batch.mask(hide_own=False),
-        )
+        mask = batch.mask(hide_own=False)
+        return divergence(*four, scale, 1.0 / self.teacher_tau, mask)  # pyright: ignore[reportCallIssue]

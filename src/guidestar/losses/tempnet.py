@@ -15,7 +15,8 @@ class TempNetLoss(Loss):
     r"""Two towers with a temperature network each, on top of the (detached) features.
 
     $F = \frac1n \sum_i \tau(w'_1; x_i) \log(\varepsilon + u_{i,1}) + \tau(w'_1; x_i) \rho + \frac1n \sum_i
-    \tau(w'_2; t_i) \log(\varepsilon + u_{i,2}) + \tau(w'_2; t_i) \rho$, u as in `DRRhoCLIPLoss` with these temperatures and the reference's features, if given.
+    \tau(w'_2; t_i) \log(\varepsilon + u_{i,2}) + \tau(w'_2; t_i) \rho$, u as in `DRRhoCLIPLoss` with these temperatures, and
+    with the reference's features where they are given.
 
     Equations:
         6.50; with a reference 6.121.

@@ -43,15 +43,14 @@ class TempNet(nn.Module):
                 f"temperatures must be in order, 0 < `tau_min` < `tau` < `tau_max`. Found {tau_min}, {tau}, {tau_max}."
             )
         self.tau_min, self.tau_max = tau_min, tau_max
-        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        last = self.layers[2]
+        self.first, self.last = nn.Linear(width, hidden), nn.Linear(hidden, 1)
         share = (tau - tau_min) / (tau_max - tau_min)
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, float(torch.logit(torch.tensor(share, dtype=torch.float64))))
+        nn.init.zeros_(self.last.weight)
+        nn.init.constant_(self.last.bias, float(torch.logit(torch.tensor(share, dtype=torch.float64))))
 
     def forward(self, features: Tensor) -> Tensor:
         """The temperature of each row of `features`."""
-        weight = self.layers[0].weight
         with torch.autocast(features.device.type, enabled=False):
-            share = torch.sigmoid(self.layers(features.detach().to(weight.dtype)).squeeze(-1))
+            hidden = torch.relu(self.first(features.detach().to(self.first.weight.dtype)))
+            share = torch.sigmoid(self.last(hidden).squeeze(-1))
             return self.tau_min + (self.tau_max - self.tau_min) * share

@@ -31,7 +31,7 @@ def sigmoid_sums(
         tensor([1.0064, 1.0064])
     """
     if tiled:
-        return _tiled_sums(features.x, features.y, scale, shift, mask, matching)
+        return _tiled_sums(features.x, features.y, scale, shift, mask, matching)  # pyright: ignore[reportCallIssue]
     sign, counted = _signs(mask, 0, mask.rows, features.x, matching)
     losses = functional.softplus(sign * torch.addcmul(shift, features.matrix(), scale))
     return (losses if counted is None else losses * counted).sum(1)

@@ -94,10 +94,10 @@ def pair_statistics(
         matrix = features.matrix()
         scaled = matrix * (row_scale if row_scale.ndim == 0 else row_scale.unsqueeze(1))
         columns = matrix * column_scale
-    row_side = Side(*_LogSumExp.apply(scaled, hidden, 1), _count(counted, 1, mask.columns, scaled))  # pyright: ignore[reportGeneralTypeIssues]
+    row_side = _side(scaled, hidden, 1, mask.columns)
     if column_scale is None:
         return row_side, None
-    return row_side, Side(*_LogSumExp.apply(columns, hidden, 0), _count(counted, 0, mask.rows, scaled))  # pyright: ignore[reportGeneralTypeIssues]
+    return row_side, _side(columns, hidden, 0, mask.rows)
 
 
 def _tiled(
@@ -105,17 +105,18 @@ def _tiled(
 ) -> tuple[Side, Side | None]:
     rows = row_scale.expand(mask.rows)
     columns = None if column_scale is None else column_scale.expand(mask.columns)
-    one, other = tiled_statistics(
-        features.x, features.y, features.reference_x, features.reference_y, rows, columns, mask
-    )
+    four = (features.x, features.y, features.reference_x, features.reference_y)
+    one, other = tiled_statistics(*four, rows, columns, mask)  # pyright: ignore[reportCallIssue]
     row_count = float(mask.columns) if mask.trivial else one[2]
     if other is None:
         return Side(one[0], one[1], row_count), None
     return Side(one[0], one[1], row_count), Side(other[0], other[1], float(mask.rows) if mask.trivial else other[2])
 
 
-def _count(counted: Tensor | None, dim: int, size: int, like: Tensor) -> float | Tensor:
-    return float(size) if counted is None else counted.sum(dim).to(like.dtype)
+def _side(scaled: Tensor, hidden: Tensor | None, dim: int, size: int) -> Side:
+    log_sum, expected = _LogSumExp.apply(scaled, hidden, dim)  # pyright: ignore[reportGeneralTypeIssues]
+    count = float(size) if hidden is None else (size - hidden.sum(dim)).to(scaled.dtype)
+    return Side(log_sum, expected, count)
 
 
 class _LogSumExp(torch.autograd.Function):

@@ -87,12 +87,12 @@ class Towers:
     def active(self, side: Side, *, hide_own: bool) -> Tensor | None:
         """Which own anchors have a negative, None for all."""
         least = 1 if hide_own else 2
-        if isinstance(side.count, float):
-            if side.count >= least and self.valid is None:
-                return None
-            active = torch.full_like(side.log_sum, side.count >= least, dtype=torch.bool)
-        else:
+        if isinstance(side.count, Tensor):
             active = side.count >= least
+        elif side.count >= least and self.valid is None:
+            return None
+        else:
+            active = torch.full_like(side.log_sum, side.count >= least, dtype=torch.bool)
         return active if self.valid is None else active & self.valid[0]
 
     def without_groups(self) -> Towers:

@@ -78,7 +78,13 @@ _GAMMA = (
 )
 
 
-def _built(gamma: float | CosineSettings | ScentSettings) -> Any:
+def built(gamma: float | CosineSettings | ScentSettings) -> Any:
+    """The rate or the schedule that the settings of gamma stand for.
+
+    Example:
+        >>> built(0.9)
+        0.9
+    """
     return gamma.build() if isinstance(gamma, CosineSettings | ScentSettings) else gamma
 
 
@@ -115,7 +121,7 @@ class KLSettings(Settings):
         """The risk as a module with one row: the whole data set."""
         from guidestar import risks
 
-        return risks.KL(self.tau, num_rows=1, gamma=_built(self.gamma))
+        return risks.KL(self.tau, num_rows=1, gamma=built(self.gamma))
 
 
 class KLBallSettings(Settings):
@@ -143,7 +149,7 @@ class KLBallSettings(Settings):
         """The risk as a module with one row and one temperature."""
         from guidestar import risks
 
-        return risks.KLBall(self.rho, tau=self.tau, tau_min=self.tau_min, gamma=_built(self.gamma), lr=self.lr)
+        return risks.KLBall(self.rho, tau=self.tau, tau_min=self.tau_min, gamma=built(self.gamma), lr=self.lr)
 
 
 class CVaRSettings(Settings):
@@ -214,7 +220,7 @@ class ChiSquareSettings(Settings):
         """The risk as a module."""
         from guidestar import risks
 
-        return risks.ChiSquare(self.rho, ball=self.ball, gamma=_built(self.gamma), lr=self.lr)
+        return risks.ChiSquare(self.rho, ball=self.ball, gamma=built(self.gamma), lr=self.lr)
 
 
 RiskSettings = Annotated[
