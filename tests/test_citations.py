@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import guidestar
-from guidestar import losses, risks, schedules
+from guidestar import losses, networks, risks, schedules
 from guidestar.citations import SELF, SOURCES, cite, references
 from guidestar.errors import UserError
 from guidestar.training.recipe import STRATEGIES
@@ -26,7 +26,7 @@ def test_every_strategy_has_a_paper():
 
 
 def test_every_name_exists():
-    places = (guidestar, risks, losses, schedules)
+    places = (guidestar, risks, losses, networks, schedules)
     assert [n for n in SOURCES if n not in STRATEGIES and not any(hasattr(place, n) for place in places)] == []
 
 
@@ -53,7 +53,7 @@ def test_without_names_guidestar_alone_is_cited():
 
 
 def test_unknown_name_is_an_error_that_suggests_one():
-    with pytest.raises(UserError, match=r"`KLBal` has no citation. Did you mean KLBall\? Known names: CVaR, ChiSquare"):
+    with pytest.raises(UserError, match=r"`KLBal` has no citation. Did you mean KLBall\? Known names: CLIPDistillationLoss, CLIPLoss, CVaR, ChiSquare"):
         cite(["KLBal"])
     with pytest.raises(UserError, match=r"`zzz` has no citation. Known names"):
         cite(["zzz"])

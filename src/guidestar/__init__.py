@@ -8,7 +8,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from guidestar import losses, risks, samplers, schedules, surrogates
+from guidestar import losses, networks, risks, samplers, schedules, surrogates
 from guidestar.duals import Dual
 from guidestar.errors import UserError
 from guidestar.group_mean import GroupMean
@@ -49,6 +49,7 @@ __all__ = [
     "evaluation",
     "losses",
     "models",
+    "networks",
     "reference",
     "report",
     "reset",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from guidestar.report.headlines import value_of
 from guidestar.report.rundir import Run, number, read_lines
 from guidestar.report.strategies import in_order
 
@@ -59,7 +60,7 @@ def _points(path: Path, metric: str) -> dict[float, float]:
     for record in read_lines(path):
         test = record.get("test")
         if isinstance(test, dict):
-            samples, value = number(record.get("samples_trained")), number(test.get(metric))
+            samples, value = number(record.get("samples_trained")), number(value_of(test, metric))
             if np.isfinite(samples) and np.isfinite(value):
                 points[samples] = value
     return dict(sorted(points.items()))

@@ -22,14 +22,17 @@ def facts_section(run: Run) -> list[tuple[str, str]]:
     """
     data, reference, training = (_section(run.recipe, key) for key in ("data", "reference", "training"))
     fit = _section(reference, "fit")
+    clean = "pairs" if run.pairs else "samples"
     facts = [
         ("Model", _model(run.recipe.get("model"))),
         ("Reference", _model(reference.get("model")) or _given(reference.get("store"), "a finished store")),
-        ("Reference fitted on", _given(fit.get("samples"), f"{fit.get('samples')} clean samples")),
+        ("Reference fitted on", _given(fit.get("samples"), f"{fit.get('samples')} clean {clean}")),
         ("Training samples", _given(data.get("train_samples"), str(data.get("train_samples")))),
         ("Label noise", _noise(data.get("label_noise"))),
+        ("Mismatched", _mismatch(data.get("mismatch"))),
         ("Imbalance", _imbalance(data.get("imbalance"))),
         ("Steering risk", _risk(run.recipe)),
+        ("Temperature", _temperature(run.recipe)),
         ("Budget", _budget(training)),
         ("Seeds", str(len(run.seeds)) if run.recipe else ""),
     ]
@@ -70,14 +73,26 @@ def _noise(value: Any) -> str:
     return f"{100 * value:g} % of the labels changed" if isinstance(value, int | float) and value else ""
 
 
+def _mismatch(value: Any) -> str:
+    return f"{100 * value:g} % of the captions exchanged" if isinstance(value, int | float) and value else ""
+
+
 def _imbalance(value: Any) -> str:
     return f"largest class {value:g} x the smallest" if isinstance(value, int | float) and value > 1 else ""
 
 
 def _risk(recipe: dict[str, Any]) -> str:
-    risk = _section(_section(recipe, "steer"), "risk")
-    options = {name: value for name, value in risk.items() if name != "kind" and value is not None}
-    kind = str(risk.get("kind", ""))
+    return _kind(_section(_section(recipe, "steer"), "risk"))
+
+
+def _temperature(recipe: dict[str, Any]) -> str:
+    """Of the global contrastive risk that steers image-text pairs."""
+    return _kind(_section(_section(_section(recipe, "objective"), "contrast"), "temperature"))
+
+
+def _kind(settings: dict[str, Any]) -> str:
+    options = {name: value for name, value in settings.items() if name != "kind" and value is not None}
+    kind = str(settings.get("kind", ""))
     return f"{kind} ({_options(options)})" if kind and options else kind
 
 

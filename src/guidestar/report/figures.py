@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 WIDE, NARROW = (10.55, 4.7), (4.86, 4.0)
 # Dashes tell lines apart where colours cannot.
 DASHES: dict[str, tuple[int, tuple[float, ...]]] = {
+    "siglip": (0, (2, 1, 1, 1)),
     "dro": (0, (1, 1.6)),
+    "fastclip": (0, (3, 1, 1, 1)),
     "finetune": (0, (6, 1.5, 1, 1.5)),
     "distill": (0, (5, 2)),
     "select": (0, (3, 1.5)),
+    "jest": (0, (2, 1.2)),
     "steer+distill": (0, (7, 1.5)),
+    "steer_init": (0, (7, 1.5, 1, 1.5)),
 }
 BINS = 40
 # Weights are drawn within this span; what lies beyond is counted in the outermost bins.
@@ -79,7 +83,8 @@ def draw_curves(curves: list[Curve], metric: Metric, reference: float | None, id
         axes.set_ylim(*_limits(curves, reference, scale))
         axes.margins(x=0.01)
         axes.set_xlabel("samples trained on")
-        axes.set_ylabel(f"{metric.title.lower()}{', %' if metric.percent else ''}")
+        title = metric.title if metric.title.isupper() else metric.title[0].lower() + metric.title[1:]
+        axes.set_ylabel(f"{title}{', %' if metric.percent else ''}")
         axes.locator_params(axis="x", nbins=4 if narrow else 9)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", "\u202f"))
 

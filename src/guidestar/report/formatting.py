@@ -16,6 +16,7 @@ class Metric:
         noun: its name in a sentence.
         percent: whether it is a fraction that is shown in percent.
         higher_is_better: which end is good.
+        group: the table that it stands in, a key of `GROUPS`.
     """
 
     key: str
@@ -23,15 +24,41 @@ class Metric:
     noun: str
     percent: bool
     higher_is_better: bool
+    group: str
+
+
+# The tables of a report with their titles; the first metric of each is what it is read for.
+GROUPS = {
+    "classification": "Classification",
+    "zero_shot": "Zero-shot classification",
+    "retrieval": "Retrieval",
+    "frozen": "Frozen features",
+}
 
 
 METRICS = {
     metric.key: metric
     for metric in (
-        Metric("accuracy", "Accuracy", "test accuracy", True, True),
-        Metric("balanced_accuracy", "Balanced accuracy", "balanced test accuracy", True, True),
-        Metric("nll", "NLL", "negative log-likelihood on the test data", False, False),
-        Metric("ece", "Calibration error", "calibration error on the test data", True, False),
+        Metric("accuracy", "Accuracy", "test accuracy", True, True, "classification"),
+        Metric("balanced_accuracy", "Balanced accuracy", "balanced test accuracy", True, True, "classification"),
+        Metric("nll", "NLL", "negative log-likelihood on the test data", False, False, "classification"),
+        Metric("ece", "Calibration error", "calibration error on the test data", True, False, "classification"),
+        Metric("zero_shot_top1", "Zero-shot top-1", "zero-shot accuracy", True, True, "zero_shot"),
+        Metric("zero_shot_mean_class", "Mean of classes", "zero-shot accuracy per class", True, True, "zero_shot"),
+        Metric("zero_shot_top5", "Zero-shot top-5", "zero-shot top-5 accuracy", True, True, "zero_shot"),
+        Metric("zero_shot_nll", "NLL", "zero-shot negative log-likelihood", False, False, "zero_shot"),
+        Metric("zero_shot_ece", "Calibration error", "zero-shot calibration error", True, False, "zero_shot"),
+        Metric("retrieval", "Mean R@10", "retrieval recall at 10", True, True, "retrieval"),
+        *(
+            Metric(f"{way}_r{k}", f"{arrow} R@{k}", f"{words} recall at {k}", True, True, "retrieval")
+            for way, arrow, words in (
+                ("image_to_text", "Image to text", "image-to-text"),
+                ("text_to_image", "Text to image", "text-to-image"),
+            )
+            for k in (1, 5, 10)
+        ),
+        Metric("linear_probe", "Linear probe", "linear-probe accuracy", True, True, "frozen"),
+        Metric("knn", "Nearest neighbours", "nearest-neighbour accuracy", True, True, "frozen"),
     )
 }
 

@@ -9,31 +9,58 @@ from markupsafe import Markup
 
 from guidestar.errors import UserError
 from guidestar.files import write_text
+from guidestar.report.conclusion import Conclusion, conclude
 from guidestar.report.curves import read_curves
 from guidestar.report.facts import facts_section
 from guidestar.report.figures import Drawing, draw_curves, draw_weights
-from guidestar.report.formatting import METRICS, Metric, seeds_text
+from guidestar.report.formatting import Metric, seeds_text
+from guidestar.report.gallery import Gallery, read_galleries
+from guidestar.report.headlines import has, headlines
 from guidestar.report.rundir import Run, read_run
 from guidestar.report.sections import (
-    Cell,
-    ResultsTable,
-    Row,
     WeightShares,
     cost_section,
     curve_order,
     no_break,
     problem_lines,
-    results_section,
-    seeds_line,
-    summary_cell,
     weight_text,
     weights_section,
 )
 from guidestar.report.statistics import summarise
 from guidestar.report.strategies import Strategy, describe, in_order
+from guidestar.report.tables import Cell, ResultsTable, Row, bold_line, results_sections, seeds_line, summary_cell
 from guidestar.report.terminal import best_mean
-from guidestar.report.verdict import Verdict, decide
 from guidestar.report.weights import Sample, Weights, read_samples
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves by a metric.
+
+    Args:
+        metric: what they show.
+        drawing: the figure.
+        legend: the strategies with their final values.
+    """
+
+    metric: Metric
+    drawing: Drawing
+    legend: list[tuple[Strategy, str]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs by strategies.
+
+    Args:
+        metric: what is compared.
+        columns: the strategies.
+        rows: runs that have a value, with a cell for each strategy.
+    """
+
+    metric: Metric
+    columns: list[Strategy]
+    rows: list[tuple["Section", list[Cell]]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +70,15 @@ class Section:
     Args:
         identity: prefix of the section's ids.
         run: the run.
-        verdict: the answer.
+        conclusion: the answer.
         facts: what was compared.
         problems: strategies without a result, and why.
-        table: strategies by metrics.
-        curves: the learning curves, or None if there are none.
-        legend: the strategies of the curves with their final values.
+        tables: strategies by metrics, a table for each group of metrics.
+        strategies: the strategies that have results.
+        curves: the learning curves by each headline that has any.
+        galleries: what the models of image-text pairs find; empty for classifiers.
+        gallery_open: the strategy whose gallery is open at first.
+        weights_apply: whether the run weighs samples at all, so that missing weights are worth a word.
         weights: the weights that are drawn, or None.
         weights_drawing: their histogram, or None.
         shares: mean weights of every strategy that has weights.
@@ -60,12 +90,15 @@ class Section:
 
     identity: str
     run: Run
-    verdict: Verdict
+    conclusion: Conclusion
     facts: list[tuple[str, str]]
     problems: list[tuple[str, str]]
-    table: ResultsTable
-    curves: Drawing | None
-    legend: list[tuple[Strategy, str]]
+    tables: list[ResultsTable]
+    strategies: list[Strategy]
+    curves: list[Curves]
+    galleries: list[Gallery]
+    gallery_open: str
+    weights_apply: bool
     weights: Weights | None
     weights_drawing: Drawing | None
     shares: list[WeightShares]
@@ -75,13 +108,14 @@ class Section:
     warnings: list[str]
 
 
-def build_report(run_dirs: list[Path], out: Path | None = None, metric: str = "accuracy") -> Path:
+def build_report(run_dirs: list[Path], out: Path | None = None, metric: str | None = None) -> Path:
     """Write the report of one or several runs, from what their directories hold.
 
     Args:
         run_dirs: run directories, as `guidestar compare` writes them.
         out: the file to write; by default `report.html` in the run, or beside the first of several runs.
-        metric: what the verdict goes by: accuracy, balanced_accuracy, nll or ece.
+        metric: what the verdict goes by, a key of `guidestar.report.formatting.METRICS`; None: the accuracy of
+            classifiers, zero-shot accuracy and retrieval of image-text models.
 
     Returns:
         The file that was written. It is written aside and renamed, so an older report survives a failure.
@@ -98,61 +132,79 @@ def build_report(run_dirs: list[Path], out: Path | None = None, metric: str = "a
     """
     if not run_dirs:
         raise UserError("`run_dirs` must name at least one run directory, found none.")
-    if metric not in METRICS:
-        raise UserError(f"`metric` must be one of {', '.join(METRICS)}, found {metric!r}.")
-    primary = METRICS[metric]
     runs = [read_run(Path(path)) for path in run_dirs]
-    sections = [_section(run, primary, f"run{place}") for place, run in enumerate(runs)]
+    sections = [_section(run, metric, f"run{place}") for place, run in enumerate(runs)]
     folder = runs[0].path if len(runs) == 1 else runs[0].path.parent
     target = Path(out) if out is not None else folder / "report.html"
-    write_text(target, _render(sections, primary))
+    write_text(target, _render(sections, metric))
     return target
 
 
-def _section(run: Run, primary: Metric, identity: str) -> Section:
-    curves = read_curves(run, primary.key)
-    reference = summarise(run.results.get("as_is", {}).get(primary.key, []))
-    drawing = (
-        draw_curves(curves, primary, reference.mean if reference else None, f"{identity}-curves") if curves else None
-    )
-    finals = {curve.strategy: float(curve.mean[-1]) for curve in curves}
-    if reference and curves:
-        finals["as_is"] = reference.mean
+def _section(run: Run, metric: str | None, identity: str) -> Section:
+    primaries = headlines(run.results, metric, run.pairs)
+    conclusion = conclude(run.results, metric, run.pairs)
+    tables = results_sections(run, primaries)
     weights, shares, weight_warnings = weights_section(run)
     sample_strategy = weights.strategy if weights else "steer"
     samples = read_samples(run, sample_strategy)
+    galleries, gallery_warnings = read_galleries(run)
+    shown = [gallery.strategy.key for gallery in galleries]
+    winner = conclusion.verdicts[0].winner
     return Section(
         identity=identity,
         run=run,
-        verdict=decide(run.results, primary.key),
+        conclusion=conclusion,
         facts=facts_section(run),
         problems=problem_lines(run),
-        table=results_section(run, primary),
-        curves=drawing,
-        legend=curve_order(finals, primary),
+        tables=tables,
+        strategies=[describe(key, run.pairs) for key in in_order(set(run.results))],
+        curves=[curves for primary in primaries if (curves := _curves(run, primary, identity)) is not None],
+        galleries=galleries,
+        gallery_open=winner if winner in shown else next(iter(shown), ""),
+        weights_apply=not run.pairs or weights is not None or samples is not None,
         weights=weights,
         weights_drawing=draw_weights(weights, f"{identity}-weights") if weights else None,
         shares=shares,
         samples=samples,
         sample_strategy=sample_strategy,
         costs=cost_section(run),
-        warnings=[*run.warnings, *weight_warnings],
+        warnings=[*run.warnings, *weight_warnings, *gallery_warnings],
     )
 
 
-def _comparison(sections: list[Section], primary: Metric) -> tuple[list[Strategy], list[tuple[Section, list[Cell]]]]:
-    """Runs by strategies in the primary metric; the best of each run is marked."""
-    keys = in_order({key for section in sections for key in section.run.results})
-    rows = []
-    for section in sections:
-        results = section.run.results
-        summaries = [summarise(results.get(key, {}).get(primary.key, [])) for key in keys]
-        best = best_mean(primary, summaries)
-        rows.append((section, [summary_cell(primary, summary, best) for summary in summaries]))
-    return [describe(key) for key in keys], rows
+def _curves(run: Run, metric: Metric, identity: str) -> Curves | None:
+    curves = read_curves(run, metric.key)
+    if not curves:
+        return None
+    reference = summarise(run.results.get("as_is", {}).get(metric.key, []))
+    finals = {curve.strategy: float(curve.mean[-1]) for curve in curves}
+    if reference:
+        finals["as_is"] = reference.mean
+    level = reference.mean if reference else None
+    drawing = draw_curves(curves, metric, level, f"{identity}-curves-{metric.key.replace('_', '-')}")
+    return Curves(metric, drawing, curve_order(finals, metric))
 
 
-def _render(sections: list[Section], primary: Metric) -> str:
+def _comparisons(sections: list[Section], metric: str | None) -> list[Comparison]:
+    """Runs by strategies in each headline; the best of each run is marked."""
+    comparisons = []
+    wanted = {
+        each.key: each for section in sections for each in headlines(section.run.results, metric, section.run.pairs)
+    }
+    for primary in wanted.values():
+        having = [section for section in sections if has(section.run.results, primary)]
+        keys = in_order({key for section in having for key in section.run.results})
+        rows = []
+        for section in having:
+            results = section.run.results
+            summaries = [summarise(results.get(key, {}).get(primary.key, [])) for key in keys]
+            best = best_mean(primary, summaries)
+            rows.append((section, [summary_cell(primary, summary, best) for summary in summaries]))
+        comparisons.append(Comparison(primary, [describe(key) for key in keys], rows))
+    return comparisons
+
+
+def _render(sections: list[Section], metric: str | None) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -160,15 +212,19 @@ def _render(sections: list[Section], primary: Metric) -> str:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_template),
     )
-    environment.filters.update(no_break=no_break, seeds=seeds_text, seeds_line=seeds_line, weight=weight_text)
-    columns, comparison = _comparison(sections, primary) if len(sections) > 1 else ([], [])
+    environment.filters.update(
+        bold_line=bold_line,
+        first_upper=lambda text: text[0].upper() + text[1:],
+        no_break=no_break,
+        seeds=seeds_text,
+        seeds_line=seeds_line,
+        weight=weight_text,
+    )
     return environment.get_template("page.html.j2").render(
         style=Markup(_template("page.css")),
         title=sections[0].run.name if len(sections) == 1 else f"{len(sections)} runs",
         sections=sections,
-        columns=columns,
-        comparison=comparison,
-        primary=primary,
+        comparisons=_comparisons(sections, metric) if len(sections) > 1 else [],
     )
 
 

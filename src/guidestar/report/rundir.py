@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from guidestar.errors import UserError
+from guidestar.report.headlines import with_retrieval
+from guidestar.report.statistics import Results
 from guidestar.report.strategies import in_order
 
 SEED_FOLDER = re.compile(r"seed-(\d+)")
@@ -37,7 +39,7 @@ class Run:
         path: the directory.
         name: the recipe's name, or else the folder's.
         seeds: all seeds, in the order of the lists in `results`.
-        results: strategy -> metric -> one value a seed, NaN where there is none.
+        results: strategy -> metric -> one value a seed, NaN where there is none; with the column `retrieval`.
         problems: what failed, was left out or is unfinished.
         recipe: the resolved recipe; empty if it is missing or unreadable.
         recipe_text: the recipe as written, without `base` and `output`.
@@ -49,13 +51,23 @@ class Run:
     path: Path
     name: str
     seeds: list[int]
-    results: Columns
+    results: Results
     problems: list[Problem] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     folders: dict[str, list[tuple[int, Path]]] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the run is one on image-text pairs.
+
+        Example:
+            >>> Run(Path("runs/none"), "none", [0], {}, recipe={"task": "pairs"}).pairs
+            True
+        """
+        return self.recipe.get("task") == "pairs"
 
 
 def read_run(path: Path) -> Run:
@@ -100,7 +112,7 @@ def read_run(path: Path) -> Run:
         if strategy not in reported and isinstance(metrics, dict):
             results[strategy] = {name: _numbers(values, len(seeds)) for name, values in metrics.items()}
     problems += _never_started(recipe, results, problems)
-    ordered = {key: results[key] for key in in_order(set(results))}
+    ordered = with_retrieval({key: results[key] for key in in_order(set(results))})
     shown = _FOLDERS.sub("", recipe_text)
     name = str(recipe.get("name") or path.resolve().name)
     by_strategy = {key: [(seed, folder) for seed, owner, folder in folders if owner == key] for _, key, _ in folders}

@@ -1,4 +1,4 @@
-"""The report's content, section by section, as plain values that the template only lays out."""
+"""Costs, weights, problems and curve legends as plain values that the template only lays out."""
 
 import math
 import re
@@ -6,112 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from guidestar.report.formatting import METRICS, Metric, count_text, seconds_text, seeds_text, value_text
+from guidestar.report.formatting import (
+    Metric,
+    count_text,
+    seconds_text,
+    value_text,
+)
 from guidestar.report.rundir import Run
-from guidestar.report.statistics import Difference, Summary, paired_difference, summarise
+from guidestar.report.statistics import summarise
 from guidestar.report.strategies import Strategy, describe
-from guidestar.report.terminal import best_mean
+from guidestar.report.tables import Cell, Row
 from guidestar.report.weights import SHOWN_FIRST, Weights, read_weights
-
-MINUS = "\u2212"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a table.
-
-    Args:
-        mean: the mean as text.
-        spread: the spread as text; empty where there is none.
-        best: whether it is the best of its column.
-    """
-
-    mean: str
-    spread: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """A strategy's row of a table.
-
-    Args:
-        strategy: whose row it is.
-        cells: its numbers.
-        seeds: how many seeds have results.
-    """
-
-    strategy: Strategy
-    cells: list[Cell]
-    seeds: int
-
-
-@dataclass(frozen=True)
-class ResultsTable:
-    """Strategies by metrics.
-
-    Args:
-        metrics: the columns.
-        baseline: whether a last column holds the difference to plain training.
-        rows: one a strategy that has results.
-    """
-
-    metrics: list[Metric]
-    baseline: bool
-    rows: list[Row]
-
-
-def results_section(run: Run, primary: Metric) -> ResultsTable:
-    """The table of strategies by metrics, with the paired difference to plain training.
-
-    Args:
-        run: the run.
-        primary: the metric of the differences.
-
-    Returns:
-        The table; without rows if there are no results.
-
-    Example:
-        >>> from pathlib import Path
-        >>> results_section(Run(Path("runs/none"), "none", [0], {}), METRICS["accuracy"]).rows
-        []
-    """
-    summaries = {
-        key: {name: summary for name, values in columns.items() if (summary := summarise(values)) is not None}
-        for key, columns in run.results.items()
-    }
-    metrics = [metric for metric in METRICS.values() if any(metric.key in row for row in summaries.values())]
-    best = {metric.key: best_mean(metric, [row.get(metric.key) for row in summaries.values()]) for metric in metrics}
-    baseline = primary.key in summaries.get("erm", {}) and len(summaries) > 1
-    rows = []
-    for key, row in summaries.items():
-        cells = [summary_cell(metric, row.get(metric.key), best[metric.key]) for metric in metrics]
-        if baseline:
-            erm = run.results["erm"][primary.key]
-            cells.append(_difference_cell(primary, key, paired_difference(run.results[key].get(primary.key, []), erm)))
-        rows.append(Row(describe(key), cells, max((summary.seeds for summary in row.values()), default=0)))
-    return ResultsTable(metrics, baseline, rows)
-
-
-def summary_cell(metric: Metric, summary: Summary | None, best: float | None) -> Cell:
-    """A mean with its spread for a table.
-
-    Args:
-        metric: which metric it is.
-        summary: of its values over seeds; None where there are none.
-        best: the best mean of the column.
-
-    Returns:
-        The cell.
-
-    Example:
-        >>> summary_cell(METRICS["accuracy"], Summary(0.947, 0.006, 5), 0.947)
-        Cell(mean='94.7', spread='± 0.6', best=True)
-    """
-    if summary is None:
-        return Cell("-")
-    spread = "" if summary.std is None else f"± {value_text(metric, summary.std, unit=False)}"
-    return Cell(value_text(metric, summary.mean, unit=False), spread, summary.mean == best)
 
 
 def cost_section(run: Run) -> list[Row]:
@@ -170,7 +75,7 @@ def weights_section(run: Run) -> tuple[Weights | None, list[WeightShares], list[
         run: the run.
 
     Returns:
-        The weights of the first of steer, steer+distill, select and dro that has any; shares; warnings.
+        The weights of the first of `SHOWN_FIRST` that has any; shares; warnings.
 
     Example:
         >>> from pathlib import Path
@@ -224,20 +129,6 @@ def no_break(text: str) -> str:
         True
     """
     return re.sub(r"(?<=\d) (?=%|points\b|seeds?\b|±)|(?<=±) ", "\u00a0", text)
-
-
-def _difference_cell(metric: Metric, key: str, difference: Difference | None) -> Cell:
-    if key == "erm" or difference is None:
-        return Cell("-")
-    scale, digits = (100, 1) if metric.percent else (1, 3)
-    mean = _signed(scale * difference.mean, digits)
-    if difference.low is None or difference.high is None:
-        return Cell(mean, "one seed")
-    return Cell(mean, f"[{_signed(scale * difference.low, digits)}, {_signed(scale * difference.high, digits)}]")
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def _mean(run: Run, strategy: str, name: str) -> float | None:
@@ -296,29 +187,9 @@ def curve_order(finals: dict[str, float], metric: Metric) -> list[tuple[Strategy
         Pairs of strategy and its final value.
 
     Example:
+        >>> from guidestar.report.formatting import METRICS
         >>> [text for _, text in curve_order({"erm": 0.8, "steer": 0.9}, METRICS["accuracy"])]
         ['90.0 %', '80.0 %']
     """
     keys = sorted(finals, key=lambda key: finals[key], reverse=metric.higher_is_better)
     return [(describe(key), value_text(metric, finals[key])) for key in keys]
-
-
-def seeds_line(seeds: int) -> str:
-    """The note under the results table.
-
-    Args:
-        seeds: how many seeds the run has.
-
-    Returns:
-        What the spread is and is not.
-
-    Example:
-        >>> seeds_line(1)
-        'One seed: there is no spread to show.'
-    """
-    if seeds < 2:
-        return "One seed: there is no spread to show."
-    return (
-        f"Mean ± standard deviation over {seeds_text(seeds)}. Differences are paired by seed, with a 95 % t interval; "
-        "it covers the luck of the seed, not that of the test data, and is not adjusted for comparing many strategies."
-    )

@@ -1,6 +1,6 @@
 """The strategies in words: what each is called, what it does, and what to do when it wins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,28 @@ STRATEGIES = {
             "erm",
         ),
         Strategy(
+            "siglip",
+            "train from scratch without it",
+            "Train with SigLIP's loss, without the reference",
+            "training with SigLIP's loss",
+            "SigLIP: each pair of a batch is a match or none, on its own; the reference is not used.",
+            "siglip",
+        ),
+        Strategy(
             "dro",
             "train from scratch without it",
             "Train robustly, without the reference",
             "robust training without the reference (DRO)",
             "The same risk as steering without the reference: the control.",
             "dro",
+        ),
+        Strategy(
+            "fastclip",
+            "train from scratch without it",
+            "Train with FastCLIP, without the reference",
+            "training with FastCLIP",
+            "FastCLIP-v3: the global contrastive loss with a learnt temperature; the reference is not used.",
+            "fastclip",
         ),
         Strategy(
             "finetune",
@@ -80,6 +96,14 @@ STRATEGIES = {
             "select",
         ),
         Strategy(
+            "jest",
+            "train from scratch, on samples it picks",
+            "Select batches",
+            "training your own model on the batches that the reference picks",
+            "JEST: of each larger batch, the part that is hardest together where the reference finds it easy.",
+            "jest",
+        ),
+        Strategy(
             "steer",
             "train from scratch, steered by it",
             "Steer",
@@ -95,19 +119,38 @@ STRATEGIES = {
             "The DRRho risk and distillation together.",
             "steer-distill",
         ),
+        Strategy(
+            "steer_init",
+            "fine-tune it, steered by it",
+            "Steer from its weights",
+            "training from the reference's weights with the reference as guide",
+            "As steer, but initialised with the reference's weights where the shapes allow.",
+            "steer-init",
+        ),
     )
 }
 
-STEERED = ("steer", "steer+distill")
-WITHOUT_REFERENCE = ("erm", "dro")
+# What strategies do to image-text pairs, where it is not what they do to labelled samples.
+PAIR_SUMMARIES = {
+    "erm": "CLIP's loss (InfoNCE) with a learnt temperature; the reference is not used.",
+    "dro": "The same global contrastive risk and temperature as steering without the reference: the control.",
+    "distill": "CLIP's loss, and the model also learns the reference's similarities as soft labels.",
+    "select": "RHO-LOSS: of each larger batch, only the pairs whose loss exceeds the reference's the most.",
+    "steer": "DRRho-CLIP: a wrong partner weighs more the nearer the model puts it than the reference does.",
+    "steer+distill": "DRRho-CLIP and distillation together.",
+}
+
+STEERED = ("steer", "steer+distill", "steer_init")
+WITHOUT_REFERENCE = ("erm", "siglip", "dro", "fastclip")
 WITH_REFERENCE = tuple(key for key in STRATEGIES if key not in WITHOUT_REFERENCE)
 
 
-def describe(key: str) -> Strategy:
+def describe(key: str, pairs: bool = False) -> Strategy:
     """The strategy of this name; one that guidestar does not know is described by its name alone.
 
     Args:
         key: a folder or result name.
+        pairs: whether it was trained on image-text pairs.
 
     Returns:
         The strategy.
@@ -116,7 +159,8 @@ def describe(key: str) -> Strategy:
         >>> describe("mine").subject
         'mine'
     """
-    return STRATEGIES.get(key) or Strategy(key, "a strategy of your own", f"Use {key}", key, "", "other")
+    strategy = STRATEGIES.get(key) or Strategy(key, "a strategy of your own", f"Use {key}", key, "", "other")
+    return replace(strategy, summary=PAIR_SUMMARIES.get(key, strategy.summary)) if pairs else strategy
 
 
 def in_order(keys: set[str]) -> list[str]:

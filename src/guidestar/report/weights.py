@@ -16,7 +16,7 @@ import numpy as np
 from guidestar.report.rundir import Run, number
 
 # The strategy whose weights are shown: the first of these that has any.
-SHOWN_FIRST = ("steer", "steer+distill", "select", "dro")
+SHOWN_FIRST = ("steer", "steer+distill", "steer_init", "select", "jest", "dro")
 PNG_DATA = re.compile(r"data:image/png;base64,([A-Za-z0-9+/]+={0,2})")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Images up to this many pixels a side are scaled up crisply; larger ones smoothly.
