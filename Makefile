@@ -30,7 +30,7 @@ imports: .venv/.dev
 docs: .venv/.dev ## Build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-results: .venv/.dev ## The results table (about 40 minutes on two cores) and the theory's figure
+results: .venv/.dev ## The results table (about 100 minutes on two cores) and the theory's figure
 	$(BIN)/python scripts/results.py
 	$(BIN)/python examples/theory/excess_risk.py
 

@@ -22,7 +22,7 @@ from guidestar.models.load import build_model
 from guidestar.models.weights import weights_hash
 from guidestar.reference import StoredReference, score
 from guidestar.training.interrupt import StopRequest
-from guidestar.training.job import Job, Strategy
+from guidestar.training.job import Job
 from guidestar.training.loop import Training
 from guidestar.training.prepare import load_source, seed_data, target_model
 from guidestar.training.recipe_io import LoadedRecipe, load_recipe
@@ -47,7 +47,7 @@ def write_recipe(folder: Path, device: str, batch: int) -> LoadedRecipe:
     return load_recipe(folder / "recipe.yaml")
 
 
-def steps(loaded: LoadedRecipe, strategy: Strategy, reference: Any, folder: Path) -> Any:
+def steps(loaded: LoadedRecipe, strategy: str, reference: Any, folder: Path) -> Any:
     """A call that makes one training step of a strategy."""
     engine = build_engine(loaded.recipe, folder)
     source = load_source(loaded)
@@ -55,7 +55,7 @@ def steps(loaded: LoadedRecipe, strategy: Strategy, reference: Any, folder: Path
     model = target_model(loaded, source, 0)
     job = Job(loaded, strategy, 0, data, model, reference(data.train), 0, folder / strategy, engine)
     training = Training(job, resume=False)
-    batches = iter(training._loader(0, training.total))
+    batches = iter(training.stepper.batches(0, training.total))
 
     def call() -> None:
         training._step(batches, StopRequest())

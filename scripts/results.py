@@ -1,6 +1,6 @@
 """Runs the results table: each recipe under each condition, two at a time, and writes `docs/results.md`.
 
-python scripts/results.py            # everything, about 40 minutes on two cores; continues where it stopped
+python scripts/results.py            # everything, about 100 minutes on two cores; continues where it stopped
 python scripts/results.py --write    # only write the page from the runs that are there
 """
 
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pair_results
 
 from guidestar.report import decide
 from guidestar.report.statistics import summarise
@@ -66,7 +68,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     options = parser.parse_args()
     if not options.write:
-        jobs = [(recipe, condition) for recipe, (_, _, conditions) in RECIPES.items() for condition in conditions]
+        jobs = [
+            (recipe, f"{recipe}-{condition}", changes)
+            for recipe, (_, _, conditions) in RECIPES.items()
+            for condition, (_, changes) in conditions.items()
+        ]
+        jobs += pair_results.jobs()
         with ThreadPoolExecutor(options.jobs) as pool:
             failed = [name for name, code in zip(jobs, pool.map(_run, jobs), strict=True) if code]
         if failed:
@@ -76,12 +83,12 @@ def main() -> None:
     print(f"written {page.relative_to(ROOT)}")
 
 
-def _run(job: tuple[str, str]) -> int:
-    recipe, condition = job
-    log = RUNS / f"{recipe}-{condition}.log"
+def _run(job: tuple[str, str, list[str]]) -> int:
+    recipe, name, changes = job
+    log = RUNS / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "guidestar", "compare", f"recipes/{recipe}.yaml", f"name={recipe}-{condition}"]
-    command += [f"output={RUNS}", *RECIPES[recipe][2][condition][1], "--resume"]
+    command = [sys.executable, "-m", "guidestar", "compare", f"recipes/{recipe}.yaml", f"name={name}"]
+    command += [f"output={RUNS}", *changes, "--resume"]
     with log.open("w") as stream:
         return subprocess.run(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT, env=os.environ).returncode
 
@@ -108,6 +115,7 @@ def write_page(runs: Path) -> str:
         lines.append(
             f"Training time of this table: {seconds / 60:.1f} minutes of one core, of a machine that did other work too."
         )
+    lines += pair_results.lines(runs)
     environment = json.loads((runs / "cifar10-clean" / "environment.json").read_text())
     lines += ["\n## Environment\n", *(f"- {key}: {value}" for key, value in environment.items())]
     return "\n".join(lines) + "\n"

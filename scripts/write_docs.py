@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from guidestar.equations import write_index
+from guidestar.models.pairs.settings import DualOptions, OpenClipOptions, TransformersOptions
+from guidestar.training.pair_recipe import PairRecipe
 from guidestar.training.recipe import Recipe
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -21,18 +24,45 @@ all defaults filled in and where each value came from.
 A key with the default *required* must be given where its section is.
 """
 
+_CLASSIFICATION = f"""{_INTRODUCTION}
+A recipe with `task: pairs` trains on image-text pairs and has [other keys](pairs-reference.md).
+"""
+
+_PAIRS = f"""{_INTRODUCTION.replace("a recipe", "a recipe of image-text pairs", 1)}
+[Image-text pairs](pairs.md) is the guide to them. The reference's model takes the same options as `model`.
+"""
+
+#: What stands in `options` of a model of pairs, by its name.
+_PAIR_MODELS: dict[str, type[BaseModel]] = {
+    "dual": DualOptions,
+    "transformers:PATH": TransformersOptions,
+    "open_clip:NAME": OpenClipOptions,
+}
+
 
 def pages() -> dict[str, str]:
     """The generated pages, by their names below docs/."""
-    return {"equations.md": write_index(), "recipe-reference.md": recipe_reference()}
+    return {
+        "equations.md": write_index(),
+        "recipe-reference.md": _reference(_CLASSIFICATION, Recipe, {}),
+        "pairs-reference.md": _reference(_PAIRS, PairRecipe, _PAIR_MODELS),
+    }
 
 
-def recipe_reference() -> str:
-    """All keys of a recipe, section by section."""
-    schema = Recipe.model_json_schema()
-    sections = dict(_sections(schema, schema["$defs"], "", set()))
-    parts = [f"## {title}\n\n{text}\n" for title, text in sections.items()]
-    return "\n".join([_INTRODUCTION, *parts])
+def _reference(introduction: str, recipe: type[BaseModel], models: dict[str, type[BaseModel]]) -> str:
+    """All keys of a recipe, section by section; the options of its models stand behind the section `model`."""
+    parts = [introduction]
+    for title, text in _tables(recipe).items():
+        parts.append(f"## {title}\n\n{text}\n")
+        if title == "`model`":
+            for name, options in models.items():
+                parts.append(f"## `model.options` with `name: {name}`\n\n{_tables(options).popitem()[1]}\n")
+    return "\n".join(parts)
+
+
+def _tables(model: type[BaseModel]) -> dict[str, str]:
+    schema = model.model_json_schema()
+    return dict(_sections(schema, schema.get("$defs", {}), "", set()))
 
 
 def _sections(schema: dict, defs: dict, prefix: str, done: set[str]) -> Iterator[tuple[str, str]]:

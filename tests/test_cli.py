@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from guidestar import cli
 from guidestar.models.load import build_model
@@ -24,7 +27,7 @@ from guidestar.models.weights import save_weights
 from guidestar.training.prepare import load_source, reference_model
 from guidestar.training.recipe_io import load_recipe
 
-COMMANDS = ("compare", "train", "score", "evaluate", "report", "where", "cite")
+COMMANDS = ("compare", "train", "score", "evaluate", "report", "index", "export", "scaling", "where", "cite")
 TEXT = """
 name: tiny
 output: {output}
@@ -156,6 +159,85 @@ def test_score_needs_a_reference_model(call: Call, recipe: Path) -> None:
     answer = call("score", recipe, FIT)
     assert answer.code == 0, answer.err
     assert "store: runs/tiny/reference/seed-0/store" in answer.out
+
+
+PAIRS = """
+name: pairs
+task: pairs
+output: {output}
+seeds: [0]
+data: {{train: {{source: shards, shards: "shards/*.tar"}}, test_samples: 12}}
+model: &model {{options: {{size: 8, width: 8, image_hidden: 8, image_layers: 2, text_hidden: 8}}}}
+tokenizer: {{vocabulary: 300, length: 12}}
+reference: {{model: *model, fit: {{samples: 16, epochs: 1, batch_size: 8}}}}
+training: {{steps: 4, batch_size: 8, threads: 1}}
+"""
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A recipe on two shards of 30 pairs each, which are not indexed yet."""
+    pytest.importorskip("tokenizers")
+    (tmp_path / "shards").mkdir()
+    draw = np.random.default_rng(0)
+    for shard in range(2):
+        with tarfile.open(tmp_path / "shards" / f"{shard}.tar", "w") as archive:
+            for sample in range(30):
+                picture = io.BytesIO()
+                Image.fromarray(draw.integers(0, 255, (9, 9, 3)).astype(np.uint8)).save(picture, "PNG")
+                for suffix, content in (("png", picture.getvalue()), ("txt", f"number {sample % 7}".encode())):
+                    member = tarfile.TarInfo(f"{shard}-{sample:03d}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    path = tmp_path / "pairs.yaml"
+    path.write_text(PAIRS.format(output=tmp_path / "runs"))
+    return path
+
+
+def test_pairs_from_shards_to_an_export(call: Call, pairs: Path, tmp_path: Path) -> None:
+    wrong(call, "guidestar index", "train", pairs, "--strategy", "erm")
+    answer = call("index", "shards/*.tar")
+    assert (answer.code, "2 shards are indexed" in answer.out) == (0, True), answer.err
+    answer = call("compare", pairs, "strategies=[as_is, erm, steer]")
+    assert answer.code == 0, answer.err
+    assert re.search(r"steer, seed 0 +R@10 +[\d.]+ %", answer.out)
+    results = json.loads((tmp_path / "runs/pairs/results.json").read_text())
+    assert results["steer"]["reference_forward_samples"] == [32]
+    assert (tmp_path / "runs/pairs/report.html").stat().st_size > 1000
+    assert call("evaluate", "runs/pairs").code == 0
+    again = json.loads((tmp_path / "runs/pairs/evaluation.json").read_text())
+    assert again["steer"]["text_to_image_r5"] == pytest.approx(results["steer"]["text_to_image_r5"])
+    assert call("score", pairs, "--resume", "strategies=[as_is, erm, steer]").code == 0
+    answer = call("export", "runs/pairs", "--out", "model")
+    assert (answer.code, "written to model" in answer.out) == (0, True), answer.err
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["strategy"] == "steer"
+    wrong(call, "`--out` must be a new or empty folder", "export", "runs/pairs", "--out", "model")
+    wrong(call, "`--on-error` must be raise or skip. Found ignore", "index", "shards/*.tar", "--on-error", "ignore")
+
+
+def test_export_of_a_classification(call: Call, recipe: Path, tmp_path: Path) -> None:
+    assert call("train", recipe).code == 0
+    assert call("export", "runs/tiny", "--out", "model").code == 0
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["model"]["name"] == "mlp"
+    own, written = (tmp_path / path / "model.safetensors" for path in ("runs/tiny/seed-0/erm", "model"))
+    assert load_file(own).keys() == load_file(written).keys()
+
+
+def test_scaling(call: Call, recipe: Path, tmp_path: Path) -> None:
+    grid = (recipe, "--sizes", "model.options.hidden=[4],[16]", "--samples", "40,80,120", "--strategies", "erm")
+    epochs = ("training.steps=null", "training.epochs=3")
+    answer = call("scaling", *grid, *epochs, "--index", "1")
+    assert answer.code == 0, answer.err
+    assert "cell 1 of 6: hidden=-4-n80-seed0" in " ".join(answer.out.split())
+    assert not (tmp_path / "runs/tiny-scaling/scaling.json").exists()
+    wrong(call, "holds a run already", "scaling", *grid, *epochs, "--index", "1")
+    answer = call("scaling", *grid, *epochs, "--resume")
+    assert answer.code == 0, answer.err
+    assert len(json.loads((tmp_path / "runs/tiny-scaling/scaling.json").read_text())) == 6
+    assert (tmp_path / "runs/tiny-scaling/scaling.html").exists()
+    wrong(call, "`--index` must be in", "scaling", *grid, "--index", "6")
+    wrong(call, "`--samples` must be whole numbers", "scaling", recipe, "--sizes", "model.options.hidden=[4]")
+    wrong(call, "`--sizes` must", "scaling", recipe, "--samples", "10")
 
 
 def test_where_and_cite(call: Call) -> None:

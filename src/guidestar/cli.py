@@ -14,7 +14,6 @@ from rich.console import Console
 from guidestar.errors import UserError
 
 if TYPE_CHECKING:
-    from guidestar.training.recipe import Strategy
     from guidestar.training.recipe_io import LoadedRecipe
     from guidestar.training.runner import Results
 
@@ -90,7 +89,7 @@ def train(
         return
     usable = loaded.recipe.resolved_strategies().usable
     chosen = strategy or (usable[0] if len(usable) == 1 else "steer")
-    known: list[Strategy] = [name for name in usable if name == chosen]
+    known = [name for name in usable if name == chosen]
     if not known:
         raise UserError(f"`--strategy` must be one of the recipe's: {', '.join(usable)}. Found {chosen}.")
     seeds = (loaded.recipe.seeds[0] if seed is None else seed,)
@@ -109,7 +108,7 @@ def score(
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
-    """Fill the reference store: what the reference says about each training sample."""
+    """Fill the reference store: what the reference says about each training sample or pair."""
     from guidestar.progress import BarDisplay
     from guidestar.training.recipe_io import load_recipe
     from guidestar.training.runner import Options, Run
@@ -164,6 +163,92 @@ def report(
     _console().print(f"report: {_short(build_report(runs, out))}", highlight=False, soft_wrap=True)
 
 
+@app.command(epilog="Example: guidestar index 'shards/*.tar'")
+def index(
+    patterns: Annotated[
+        list[str], typer.Argument(help="Tar shards: paths, with * and {00000..00012}.", show_default=False)
+    ],
+    caption: Annotated[
+        list[str] | None,
+        typer.Option(help="A key of the captions in each .json; by default .txt, else caption.", show_default=False),
+    ] = None,
+    on_error: Annotated[str, typer.Option(help="What to do with a faulty sample: raise, or skip.")] = "raise",
+    debug: Debug = False,
+) -> None:
+    """Index tar shards of image-text pairs: write beside each what gives its samples stable rows."""
+    from guidestar.data.pairs.index import index_shards
+    from guidestar.progress import BarDisplay
+
+    if on_error not in ("raise", "skip"):
+        raise UserError(f"`--on-error` must be raise or skip. Found {on_error}.")
+    console = _console()
+    with BarDisplay(console, 1) as display:
+        show = display.begin("indexing")
+        written = index_shards(
+            patterns,
+            captions=caption or (),
+            on_error="raise" if on_error == "raise" else "skip",
+            progress=lambda done, total: show(done, total, None),
+        )
+    console.print(f"{len(written)} shards are indexed", highlight=False)
+
+
+@app.command(epilog="Example: guidestar export runs/flickr8k --strategy steer --out clip")
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write; new or empty.", show_default=False)],
+    strategy: Annotated[
+        str | None, typer.Option(help="Which strategy; by default steer, or else the first.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Which seed; by default the recipe's first.", show_default=False, min=0)
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a trained model for use elsewhere: a CLIP folder for Transformers, or plain safetensors."""
+    from guidestar.training.exporting import export_run
+
+    _console().print(f"written to {_short(export_run(run, out, strategy=strategy, seed=seed))}", highlight=False)
+
+
+@app.command(epilog="Example: guidestar scaling r.yaml --sizes model.options.width=16,32 --samples 500,1000")
+def scaling(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value,value,... of the model; several change together.", show_default=False),
+    ] = None,
+    samples: Annotated[str, typer.Option(help="Numbers of training samples, with commas.", show_default=False)] = "",
+    strategies: Annotated[str, typer.Option(help="What to train, with commas.")] = "erm,steer",
+    metric: Annotated[
+        str | None, typer.Option(help="The error is 1 less this; by default the accuracy.", show_default=False)
+    ] = None,
+    index: Annotated[
+        int | None, typer.Option(help="Run only this cell, from 0: for a cluster's array.", show_default=False)
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Run a grid of model sizes and training samples, and fit a law of error against compute."""
+    from guidestar.progress import BarDisplay
+    from guidestar.report.scaling_page import build_scaling
+    from guidestar.training.runner import Options
+    from guidestar.training.scaling import Grid, parse_samples, parse_sizes
+
+    grid = Grid(recipe, overrides or [], parse_sizes(sizes or []), parse_samples(samples), strategies.split(","))
+    cells = grid.cells if index is None else [grid.cell(index)]
+    console = _console()
+    with BarDisplay(console, len(cells) * len(grid.strategies)) as display:
+        options = Options(resume=resume, overwrite=overwrite, display=display)
+        records = [record for cell in cells for record in grid.run(cell, options)]
+    if index is None:
+        written = grid.collect(records, metric)
+        if _process() == 0:
+            console.print(f"written to {_short(build_scaling(written.parent))}", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: guidestar where 6.118")
 def where(
     query: Annotated[str, typer.Argument(help="An equation (6.118), an algorithm ('Alg. 24') or a name (ABSGD).")],
@@ -192,7 +277,7 @@ def cite(
 
 def _run(
     loaded: LoadedRecipe,
-    strategies: Sequence[Strategy],
+    strategies: Sequence[str],
     seeds: Sequence[int],
     resume: bool,
     overwrite: bool,

@@ -12,6 +12,19 @@ from guidestar.training.display import Display
 from guidestar.training.display import Progress as Callback
 
 
+def headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    """The one or two metrics by which a training is known, each with a word for it.
+
+    Example:
+        >>> headline({"zero_shot_top1": 0.5, "image_to_text_r10": 0.25, "text_to_image_r10": 0.75})
+        [('zero-shot', 0.5), ('R@10', 0.5)]
+    """
+    if "accuracy" in metrics:
+        return [("accuracy", metrics["accuracy"])]
+    found = [("zero-shot", metrics["zero_shot_top1"])] if "zero_shot_top1" in metrics else []
+    return [*found, ("R@10", (metrics["image_to_text_r10"] + metrics["text_to_image_r10"]) / 2)]
+
+
 class BarDisplay(Display):
     """One bar for the whole run and one for what is going on; a line for each training that ended.
 
@@ -58,8 +71,8 @@ class BarDisplay(Display):
             self.bars.console.print(result["error"], markup=False, highlight=False)
             return
         seconds = result["cost"]["seconds"]
-        accuracy = 100 * result["metrics"]["accuracy"]
-        self.bars.console.print(f"{title:28} accuracy {accuracy:5.1f} %   {seconds:6.1f} s", highlight=False)
+        shown = "   ".join(f"{word} {100 * value:5.1f} %" for word, value in headline(result["metrics"]))
+        self.bars.console.print(f"{title:28} {shown}   {seconds:6.1f} s", highlight=False)
 
     def __enter__(self) -> BarDisplay:
         self.bars.start()

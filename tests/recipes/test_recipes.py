@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
+from guidestar.training.pair_prepare import load_splits
+from guidestar.training.pair_recipe import PAIR_STRATEGIES
 from guidestar.training.recipe_io import load_recipe
 from guidestar.training.runner import Options, Run
 
@@ -31,6 +33,39 @@ def test_it_loads(path):
     usable = loaded.recipe.resolved_strategies().usable
     assert {"as_is", "erm", "dro", "distill", "select", "steer", "steer+distill"} <= set(usable)
     assert len(loaded.recipe.seeds) >= 3
+
+
+def test_flickr8k_is_in_its_official_split(shared_data):
+    splits = load_splits(load_recipe(RECIPES / "flickr8k.yaml"))
+    assert (len(splits.train), len(splits.test)) == (6000, 1000)
+    assert len(splits.test.captions(0)) == 5
+    assert "3385593926_d3e9c21170.jpg" in splits.test.keys(range(1000))  # the first of the official list
+
+
+def cut_down(name, folder, *overrides):
+    pytest.importorskip("tokenizers")
+    tests = "data.test_samples=100" if name == "fashion_products.yaml" else "data.test.limit=100"
+    few = ("seeds=[0]", "data.train_samples=1000", tests, "data.mismatch=0.2", "training.evaluate_every=99")
+    return compare(name, folder, *few, *overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fashion_products.yaml", "flickr8k.yaml"])
+def test_every_strategy_runs_on_the_real_pairs(name, tmp_path, shared_data):
+    short = ("training.steps=2", "training.batch_size=64", "reference.fit={samples: 128, epochs: 1, batch_size: 64}")
+    results = cut_down(name, tmp_path, *short)
+    assert set(results) == set(PAIR_STRATEGIES)
+    assert results["steer"]["reference_forward_samples"] == [1000.0]
+    for metrics in results.values():
+        assert ("zero_shot_top1" in metrics) == (name == "fashion_products.yaml")
+
+
+@pytest.mark.slow
+def test_products_are_found_after_a_short_training(tmp_path, shared_data):
+    longer = ("training.epochs=8", "training.batch_size=64", "data.train_samples=2500", "data.mismatch=0.0")
+    metrics = cut_down("fashion_products.yaml", tmp_path, *longer, "strategies=[erm]")["erm"]
+    assert metrics["image_to_text_r10"][0] + metrics["text_to_image_r10"][0] > 0.3  # of 100: chance is 0.1 each
+    assert metrics["zero_shot_top1"][0] > 0.1  # of 30 classes
 
 
 def test_the_demo_shows_its_effect(tmp_path):

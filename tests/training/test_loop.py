@@ -132,7 +132,7 @@ def test_the_weights_of_the_last_epoch(load) -> None:
     job = make_job(
         load("training.steps=14", "training.lr=1e-30", "steer.risk={kind: kl, tau: 0.5, gamma: 1.0}"), "steer"
     )
-    rows, weights, rho = trained(job).weights.mean()
+    rows, weights, rho = trained(job).stepper.weights.mean()
     plan, expected, excess = BatchPlan(120, 16, 0), torch.full((120,), -1.0), torch.zeros(120)
     reference = reference_model(job.loaded, load_source(job.loaded), 5).eval()
     model = target_model(job.loaded, load_source(job.loaded), 0)
@@ -171,9 +171,9 @@ def test_select_trains_on_the_top_of_the_candidates(load) -> None:
         "forward_samples": 3 * (64 + 16.0),
         "reference_forward_samples": 3 * 64.0,
     }
-    rows, weights, _ = training.weights.mean()
+    rows, weights, _ = training.stepper.weights.mean()
     assert set(weights.tolist()) <= {0.0, 2.0, 4.0}  # mean over visits: chosen (64 / 16) or not
-    assert float((weights * training.weights.visits[rows]).sum()) == 3 * 64
+    assert float((weights * training.stepper.weights.visits[rows]).sum()) == 3 * 64
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,9 @@ def test_a_signal_ends_it_after_a_checkpoint_and_it_resumes_to_the_same(load, tm
     assert resumed.count.step == 8
     result = resumed.run(StopRequest(), SILENT)
     assert same(resumed.bare, straight.bare)
-    assert all(torch.equal(a, b) for a, b in zip(resumed.weights.mean(), straight.weights.mean(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(resumed.stepper.weights.mean(), straight.stepper.weights.mean(), strict=True)
+    )
     again = Training(make_job(load(*options), "steer", tmp_path / "stopped"), resume=True).run(StopRequest(), SILENT)
     assert again == result  # there was nothing left to do
 

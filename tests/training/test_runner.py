@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from guidestar.errors import UserError
 from guidestar.reference.store import Store
 from guidestar.training.interrupt import Interrupted, StopRequest
-from guidestar.training.prepare import seed_data
 from guidestar.training.recipe import STRATEGIES
 from guidestar.training.recipe_io import LoadedRecipe
 from guidestar.training.reevaluate import evaluate_run
@@ -212,12 +211,12 @@ def test_a_signal_while_scoring(load) -> None:
     run = Run(loaded, Options())
     request = StopRequest()
     references = run._references(request)
-    data = seed_data(loaded, run.source, 0)
+    data = run.task.seed_data(0)
     request.number = 2
     with pytest.raises(Interrupted, match=r"stopped by SIGINT; continue with --resume"):
         references.score(0, data)
     request.number = 0
-    assert len(references.score(0, data)) == len(run.source.train)
+    assert len(references.score(0, data)) == len(run.task.source.train)
 
 
 def test_a_signal_between_trainings(load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +237,8 @@ def test_a_signal_between_trainings(load, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_reference_is_the_same_whether_fitted_now_or_before(load) -> None:
     loaded = load("reference.model={name: cnn, options: {width: 4}}", "strategies=[as_is]", "name=cnn")
     run = Run(loaded, Options())
-    data = seed_data(loaded, run.source, 0)
-    references = References(loaded, run.source, run.engine, run.folder, StopRequest(), run.options.display)
+    data = run.task.seed_data(0)
+    references = References(run.task, StopRequest(), run.options.display)
     fitted, found = references.model(0, data).eval(), references.model(0, data).eval()
     inputs = data.test.__getitems__(list(range(64)))[0]
     assert torch.equal(fitted(inputs), found(inputs))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
 
 from guidestar.errors import UserError
+
+EVALUATION_BATCH = 512
 
 
 class BatchPlan:
@@ -66,3 +71,40 @@ class BatchPlan:
     def between(self, start: int, stop: int) -> Iterator[list[int]]:
         """The batches `start` up to `stop`; a batch sampler for `torch.utils.data.DataLoader`."""
         return (self.rows(number) for number in range(start, stop))
+
+
+class _Requests:
+    """A batch sampler; fresh each time it is iterated."""
+
+    def __init__(self, requests: Callable[[], Iterator[Any]]) -> None:
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._requests()
+
+
+def as_is(batch: Any) -> Any:
+    """A batch that the data set has put together already."""
+    return batch
+
+
+def batch_loader(dataset: Any, requests: Callable[[], Iterator[Any]], *, workers: int, pin: bool) -> DataLoader:
+    """Batches from a data set that gives whole ones, for the requests that it is asked."""
+    sampler: Any = _Requests(requests)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=as_is,
+        pin_memory=pin,
+        generator=torch.Generator(),  # its own, so that the training's random numbers are left alone
+    )
+
+
+def evaluation_batches(split: Any) -> DataLoader:
+    """A split's batches in order, for evaluation."""
+    rows = [
+        list(range(start, min(start + EVALUATION_BATCH, len(split))))
+        for start in range(0, len(split), EVALUATION_BATCH)
+    ]
+    return DataLoader(split, batch_sampler=rows, collate_fn=as_is, generator=torch.Generator())

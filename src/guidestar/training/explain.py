@@ -7,8 +7,7 @@ import json
 import textwrap
 from typing import Any
 
-from guidestar.training.recipe import Recipe
-from guidestar.training.recipe_errors import spell
+from guidestar.training.recipe_errors import AnyRecipe, spell
 from guidestar.training.recipe_io import LoadedRecipe, leaves
 
 # A run may be continued with any of these changed: they say what to run, where to put it and how to watch it, and a
@@ -16,6 +15,7 @@ from guidestar.training.recipe_io import LoadedRecipe, leaves
 _FREE = frozenset(
     {
         "name",
+        "task",
         "output",
         "base",
         "seeds",
@@ -27,6 +27,7 @@ _FREE = frozenset(
         "training.device",
         "training.threads",
         "training.tracker",
+        "evaluate.queries",
     }
 )
 
@@ -85,7 +86,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) and value.isprintable() else spell(value, limit=None)
 
 
-def recipe_digest(recipe: Recipe) -> str:
+def recipe_digest(recipe: AnyRecipe) -> str:
     """sha256 of everything in a recipe that determines the trained weights of a seed and strategy.
 
     Names, folders, seeds, strategies, trackers, checkpoints, evaluations, and the machine's settings don't count.
@@ -100,7 +101,7 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(_determining(recipe), sort_keys=True).encode()).hexdigest()
 
 
-def difference(checkpoint: Recipe, recipe: Recipe) -> list[str]:
+def difference(checkpoint: AnyRecipe, recipe: AnyRecipe) -> list[str]:
     """What tells the recipe of a checkpoint from a recipe, one sentence a key; empty when their digests are equal.
 
     Example:
@@ -122,5 +123,5 @@ def _side(values: dict[str, str], key: str) -> str:
     return values.get(key, "absent")
 
 
-def _determining(recipe: Recipe) -> dict[str, str]:
+def _determining(recipe: AnyRecipe) -> dict[str, str]:
     return {path: spell(leaf.value, limit=None) for path, leaf in leaves(recipe) if path not in _FREE}

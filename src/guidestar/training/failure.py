@@ -11,7 +11,7 @@ from guidestar.losses.drrho_cross_entropy import sample_cross_entropy
 from guidestar.training.checkpoint import list_checkpoints
 from guidestar.training.job import Job
 
-_SHOWN = 8
+SHOWN = 8
 
 #: What a loss was computed from: the rows and labels of a mini-batch and the model's outputs.
 MiniBatch = tuple[Tensor, Tensor, Tensor]
@@ -34,8 +34,8 @@ def loss_failure(job: Job, step: int, loss: Tensor, batches: list[MiniBatch]) ->
     rows = distributed.gather(torch.cat([rows for rows, _, _ in batches]).to(device)).cpu()
     losses = torch.cat([sample_cross_entropy(outputs, labels) for _, labels, outputs in batches])
     culprits = rows[~torch.isfinite(distributed.gather(losses)).cpu()].tolist()
-    keys = job.data.train.keys(culprits[:_SHOWN])
-    more = ", ..." if len(culprits) > _SHOWN else ""
+    keys = job.data.train.keys(culprits[:SHOWN])
+    more = ", ..." if len(culprits) > SHOWN else ""
     which = (
         f"{len(culprits)} of the {len(rows)} samples of the batch have such a loss: {', '.join(keys)}{more}"
         if keys
@@ -43,7 +43,7 @@ def loss_failure(job: Job, step: int, loss: Tensor, batches: list[MiniBatch]) ->
     )
     return TrainingFailed(
         f"the loss of {job.strategy} (seed {job.seed}) is {float(distributed.mean(loss))} at step {step}; {which}; "
-        f"{_kept(job)}. Lower `training.lr`, set `training.clip_grad`, or check those samples."
+        f"{kept_checkpoint(job)}. Lower `training.lr`, set `training.clip_grad`, or check those samples."
     )
 
 
@@ -56,17 +56,19 @@ def check_weights(job: Job, step: int, model: nn.Module) -> None:
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         raise TrainingFailed(
             f"the model of {job.strategy} (seed {job.seed}) has weights that are NaN or infinite after step {step}; "
-            f"{_kept(job)}. Lower `training.lr` or set `training.clip_grad`."
+            f"{kept_checkpoint(job)}. Lower `training.lr` or set `training.clip_grad`."
         )
 
 
 def evaluation_failure(job: Job, step: int, error: UserError) -> TrainingFailed:
     """What to say when the model cannot be evaluated; every process evaluates the same."""
     return TrainingFailed(
-        f"the model of {job.strategy} (seed {job.seed}) cannot be evaluated after step {step}: {error} ({_kept(job)}.)"
+        f"the model of {job.strategy} (seed {job.seed}) cannot be evaluated after step {step}: {error} "
+        f"({kept_checkpoint(job)}.)"
     )
 
 
-def _kept(job: Job) -> str:
+def kept_checkpoint(job: Job) -> str:
+    """Which checkpoint is left, in words."""
     saved = list_checkpoints(job.checkpoints)
     return f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been written"

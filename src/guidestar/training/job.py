@@ -5,32 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from guidestar.losses.distillation import DistillationLoss
 from guidestar.risks.mean import Mean
 from guidestar.steering.objective import StrategyObjective
-from guidestar.training.prepare import SeedData
-from guidestar.training.recipe import Recipe, Strategy
+from guidestar.training.recipe import Recipe
+from guidestar.training.recipe_errors import AnyRecipe
 from guidestar.training.recipe_io import LoadedRecipe
 from guidestar.training.recipe_sections import TrainingSettings
-
-#: Strategies whose training asks the reference about the samples.
-ASK_THE_REFERENCE = ("distill", "select", "steer", "steer+distill")
-
-
-class Reference(Protocol):
-    """What a strategy asks of a reference; `guidestar.reference` has a stored and a live one."""
-
-    forward_samples: int
-
-    def losses(self, rows: Tensor, inputs: Tensor, labels: Tensor) -> Tensor: ...
-    def logits(self, rows: Tensor, inputs: Tensor) -> Tensor: ...
-    def losses_and_logits(self, rows: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -40,26 +27,26 @@ class Job:
     Attributes:
         loaded: the recipe.
         strategy, seed: which of its trainings this is.
-        data: the data of the seed.
+        data: the data of the seed; its `train` and `test` have a length.
         model: the target, with its initial weights.
-        reference: what is asked about the samples, or None.
+        reference: what is asked about the samples, as the kind of training wants it, or None.
         scored: reference passes that were made beforehand for the store.
         folder: where the results go.
         accelerator: the engine.
     """
 
     loaded: LoadedRecipe
-    strategy: Strategy
+    strategy: str
     seed: int
-    data: SeedData
+    data: Any
     model: nn.Module
-    reference: Reference | None
+    reference: Any
     scored: int
     folder: Path
     accelerator: Accelerator
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> AnyRecipe:
         """The recipe itself."""
         return self.loaded.recipe
 
@@ -74,7 +61,7 @@ class Job:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def build_objective(recipe: Recipe, strategy: Strategy) -> StrategyObjective:
+def build_objective(recipe: Recipe, strategy: str) -> StrategyObjective:
     """The objective of a strategy, new."""
     distillation = DistillationLoss(recipe.distill.temperature) if "distill" in strategy else None
     steered = strategy in ("steer", "steer+distill")
@@ -83,17 +70,19 @@ def build_objective(recipe: Recipe, strategy: Strategy) -> StrategyObjective:
 
 
 def build_optimizer(
-    settings: TrainingSettings, model: nn.Module, lr: float, total_steps: int
+    settings: TrainingSettings, groups: list[Any], lr: float, total_steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """The optimizer and the schedule of its learning rate by step: a linear warm-up, then a half cosine or constant."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """The optimizer and the schedule of its learning rate by step: a linear warm-up, then a half cosine or constant.
+
+    `groups` are parameters, or groups of them with settings of their own that differ from those of the recipe.
+    """
     if settings.optimizer == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            parameters, lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            groups, lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
     else:
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(parameters, lr, weight_decay=settings.weight_decay)
+        optimizer = kind(groups, lr, weight_decay=settings.weight_decay)
 
     def factor(step: int) -> float:
         if step < settings.warmup_steps:

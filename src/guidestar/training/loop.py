@@ -8,35 +8,19 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from guidestar import distributed
-from guidestar.data.augment import flip_crop
 from guidestar.errors import UserError
-from guidestar.evaluation.metrics import evaluate
-from guidestar.losses.drrho_cross_entropy import sample_cross_entropy
-from guidestar.risks.excess import excess
-from guidestar.steering.objective import candidates, select_top
-from guidestar.training.batches import BatchPlan
 from guidestar.training.display import Progress
-from guidestar.training.failure import MiniBatch, check_weights, evaluation_failure, loss_failure
+from guidestar.training.failure import check_weights, evaluation_failure
 from guidestar.training.interrupt import Interrupted, StopRequest
-from guidestar.training.job import Job, build_objective, build_optimizer
+from guidestar.training.job import Job, build_optimizer
 from guidestar.training.journal import Journal
+from guidestar.training.kinds import stepper_of
 from guidestar.training.snapshot import Counters, Part, Snapshots
-from guidestar.training.weight_log import WeightLog
-
-Batch = tuple[Tensor, Tensor, Tensor]
-EVALUATION_BATCH = 512
-#: Strategies that weigh the samples of a batch by a risk.
-WEIGHED = ("dro", "steer", "steer+distill")
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+from guidestar.training.steppers import Course
 
 
 class Training:
@@ -56,12 +40,7 @@ class Training:
         self.job = job
         self.settings = settings
         self.engine = job.accelerator
-        world = distributed.world_size()
-        drawn = settings.batch_size
-        if job.strategy == "select":
-            drawn = candidates(settings.batch_size, job.recipe.select.fraction, size)
-            drawn -= drawn % world
-        self.plan = BatchPlan(size, drawn, job.seed, rank=distributed.rank(), world=world)
+        self.stepper = stepper_of(job)
         self.steps_per_epoch = max(1, size // settings.batch_size // settings.accumulate)
         self.total = settings.steps or settings.epochs * self.steps_per_epoch
         if settings.warmup_steps >= self.total:
@@ -70,25 +49,22 @@ class Training:
                 f"{settings.warmup_steps}."
             )
         lr = settings.lr * (job.recipe.finetune.lr_factor if job.strategy == "finetune" else 1.0)
-        optimizer, self.scheduler = build_optimizer(settings, job.model, lr, self.total)
-        # Convolutions are up to twice as fast on images that keep their channels last.
-        self.layout = torch.channels_last if job.data.train.kind == "image" else torch.preserve_format
-        model = job.model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
+        self.objective = self.stepper.objective.to(self.engine.device)
+        optimizer, self.scheduler = build_optimizer(settings, self.stepper.groups(job.model), lr, self.total)
+        model = job.model.to(memory_format=self.stepper.layout)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
         self.model, self.optimizer = self.engine.prepare(model, optimizer)
         self.bare = self.engine.unwrap_model(self.model)
-        self.objective = build_objective(job.recipe, job.strategy).to(self.engine.device)
-        self.weights = WeightLog(size)
         self.count = Counters()
         self.signal = 0
+        self.stepper.begin(Course(self.engine, self.model, self.bare, self.count, self.total, self.steps_per_epoch))
         torch.manual_seed(job.seed + distributed.rank())
         parts: dict[str, Part] = {
             "model": self.bare,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
             "objective": self.objective,
+            **self.stepper.parts(),
         }
-        if job.strategy in (*WEIGHED, "select"):
-            parts["weights"] = self.weights
         self.snapshots = Snapshots(job, parts, self.count)
         if resume:
             self.snapshots.resume()
@@ -105,7 +81,7 @@ class Training:
         count, micro = self.count, self.settings.accumulate
         with self._journal() as journal:
             started = time.perf_counter()
-            batches = iter(self._loader(count.step * micro, self.total * micro))
+            batches = iter(self.stepper.batches(count.step * micro, self.total * micro))
             while count.step < self.total:
                 self._step(batches, request)
                 count.seconds += time.perf_counter() - started
@@ -115,7 +91,7 @@ class Training:
                     raise Interrupted(self.signal, self._save(journal))
                 started = time.perf_counter()
             if not metrics:  # resumed after the last step
-                metrics = self._evaluate()
+                metrics = self._evaluate(last=True)
         return {"status": "finished", "metrics": metrics, "cost": self.cost()}
 
     def cost(self) -> dict[str, float]:
@@ -129,23 +105,21 @@ class Training:
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
-    def _step(self, batches: Iterator[Batch], request: StopRequest) -> None:
+    def _step(self, batches: Iterator[Any], request: StopRequest) -> None:
         self.model.train()
         self.objective.train()
         self.objective.set_epoch(self.count.step // self.steps_per_epoch)
         total = torch.zeros((), device=self.engine.device)
         micro = self.settings.accumulate
-        seen: list[MiniBatch] = []
+        seen: list[Any] = []
         for part in range(micro):
-            last = part == micro - 1
-            with nullcontext() if last else self.engine.no_sync(self.model):
-                loss, mini_batch = self._loss(next(batches), self.count.step * micro + part)
-                self.engine.backward(loss / micro)
-            total += loss.detach() / micro
-            seen.append(mini_batch)
+            number = self.count.step * micro + part
+            loss, batch = self.stepper.backward(next(batches), number, last=part == micro - 1, of=micro)
+            total += loss / micro
+            seen.append(batch)
         bad, self.signal = self._agree(total, request)
         if bad:  # before the step: the weights stay those of the last good one
-            raise loss_failure(self.job, self.count.step + 1, total, seen)
+            raise self.stepper.failure(self.count.step + 1, total, seen)
         if self.settings.clip_grad is not None:
             self.engine.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad)
         self.optimizer.step()
@@ -154,63 +128,7 @@ class Training:
         self.count.step += 1
         self.count.loss_sum += float(total)
         self.count.loss_count += 1
-
-    def _loss(self, batch: Batch, number: int) -> tuple[Tensor, MiniBatch]:
-        inputs, labels, rows = batch
-        if self.job.recipe.data.augment == "flip_crop":
-            # Seeded by position, not by a generator that would have to be saved.
-            seed = np.random.SeedSequence((self.job.seed, number, distributed.rank())).generate_state(1)[0]
-            inputs = flip_crop(inputs, torch.Generator().manual_seed(int(seed)))
-        device = self.engine.device
-        inputs = inputs.to(device, non_blocking=True, memory_format=self.layout)
-        losses, logits = self._ask_reference(rows, inputs, labels)
-        labels = labels.to(device, non_blocking=True)
-        if self.job.strategy == "select":
-            inputs, labels, rows = self._select(inputs, labels, rows, losses)
-        self.count.forward_samples += len(rows) * distributed.world_size()
-        outputs = self.model(inputs)
-        if self.job.strategy in WEIGHED and self._last_epoch():
-            self.weights.add(rows, *self.objective.weights(outputs, labels, losses))
-        loss = self.objective(outputs, labels, reference_losses=losses, teacher_logits=logits)
-        return loss, (rows, labels, outputs.detach())
-
-    def _ask_reference(self, rows: Tensor, inputs: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        reference, device = self.job.reference, self.engine.device
-        need_losses = self.objective.needs_losses or self.job.strategy == "select"
-        if reference is None or not (need_losses or self.objective.needs_logits):
-            return None, None
-        before = reference.forward_samples
-        losses = logits = None
-        if need_losses and self.objective.needs_logits:
-            losses, logits = reference.losses_and_logits(rows, inputs, labels)
-        elif need_losses:
-            losses = reference.losses(rows, inputs, labels)
-        else:
-            logits = reference.logits(rows, inputs)
-        self.count.reference_samples += (reference.forward_samples - before) * distributed.world_size()
-        losses, logits = (None if v is None else v.to(device, non_blocking=True) for v in (losses, logits))
-        return losses, logits
-
-    def _select(
-        self, inputs: Tensor, labels: Tensor, rows: Tensor, reference_losses: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if reference_losses is None:
-            raise UserError("`strategies` has select, which needs the reference's losses. Found none.")
-        # Evaluation mode: selecting must not move the running statistics of normalisation layers.
-        self.bare.eval()
-        with torch.no_grad():
-            rho = excess(sample_cross_entropy(self.bare(inputs), labels), reference_losses)
-        self.bare.train()
-        self.count.forward_samples += len(rows) * distributed.world_size()
-        keep = self.settings.batch_size // distributed.world_size()
-        chosen = select_top(rho, keep)
-        if self._last_epoch():
-            weights = torch.zeros_like(rho).index_fill_(0, chosen, len(rho) / keep)
-            self.weights.add(rows, weights, rho)
-        return inputs[chosen], labels[chosen], rows[chosen.cpu()]
-
-    def _last_epoch(self) -> bool:
-        return self.count.step >= self.total - self.steps_per_epoch
+        self.stepper.stepped()
 
     # -- between steps ------------------------------------------------------------------------------------------------
 
@@ -232,7 +150,7 @@ class Training:
             record |= {f"objective_{name}": value for name, value in self.objective.metrics().items()}
             count.loss_sum, count.loss_count = 0.0, 0
             if finished or epoch % self.settings.evaluate_every == 0:
-                metrics = self._evaluate()
+                metrics = self._evaluate(last=finished)
                 record["test"] = metrics
             if journal is not None:
                 journal.write(record)
@@ -248,14 +166,15 @@ class Training:
         step = None if self.settings.tracker == "wandb" else self.count.step
         self.engine.log({f"{self.job.title}/{name}": value for name, value in values.items()}, step=step)
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, *, last: bool) -> dict[str, float]:
         try:
-            return evaluate(self.bare, evaluation_batches(self.job.data.test), self.engine.device)
+            return self.stepper.evaluate(last=last)
         except UserError as error:
             raise evaluation_failure(self.job, self.count.step, error) from error
 
     def _save(self, journal: Journal | None) -> Path:
         check_weights(self.job, self.count.step, self.bare)
+        self.stepper.check()
         if journal is not None:
             self.count.position = journal.position
         return self.snapshots.save()
@@ -265,36 +184,3 @@ class Training:
         if not self.engine.is_main_process:
             return nullcontext()
         return Journal(self.job.folder / "metrics.jsonl", self.count.position)
-
-    def _loader(self, start: int, stop: int) -> DataLoader:
-        dataset: Any = self.job.data.train
-        return DataLoader(
-            dataset,
-            batch_sampler=_Lazy(self.plan, start, stop),
-            num_workers=self.job.recipe.data.workers,
-            collate_fn=_as_is,
-            pin_memory=self.engine.device.type == "cuda",
-            generator=torch.Generator(),  # its own, so that the training's random numbers are left alone
-        )
-
-
-class _Lazy:
-    """A batch sampler over a part of a plan; fresh each time it is iterated."""
-
-    def __init__(self, plan: BatchPlan, start: int, stop: int) -> None:
-        self.plan, self.start, self.stop = plan, start, stop
-
-    def __iter__(self) -> Any:
-        return self.plan.between(self.start, self.stop)
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-def evaluation_batches(split: Any) -> DataLoader:
-    """A split's batches in order, for evaluation."""
-    rows = [
-        list(range(start, min(start + EVALUATION_BATCH, len(split))))
-        for start in range(0, len(split), EVALUATION_BATCH)
-    ]
-    return DataLoader(split, batch_sampler=rows, collate_fn=_as_is, generator=torch.Generator())

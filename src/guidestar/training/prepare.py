@@ -16,7 +16,7 @@ from guidestar.data.statistics import mean_std
 from guidestar.errors import UserError
 from guidestar.models.load import build_model
 from guidestar.models.preprocess import Preprocess
-from guidestar.training.recipe_io import LoadedRecipe
+from guidestar.training.recipe_io import LoadedRecipe, classification
 from guidestar.training.recipe_sections import ModelSettings
 
 
@@ -60,7 +60,7 @@ def load_source(loaded: LoadedRecipe) -> Source:
         UserError: the data break a rule or the recipe asks for what they cannot give.
         OSError: a file cannot be read.
     """
-    data = loaded.recipe.data
+    data = classification(loaded.recipe).data
     train, test = load_pair(
         data.train, data.test, base=loaded.base, test_fraction=data.test_fraction, on_error=data.on_error
     )
@@ -77,7 +77,7 @@ def seed_data(loaded: LoadedRecipe, source: Source, seed: int) -> SeedData:
     Raises:
         UserError: there are not enough rows.
     """
-    recipe = loaded.recipe
+    recipe = classification(loaded.recipe)
     train, labels = source.train, source.train.labels
     rows = torch.arange(len(train))
     reference = None
@@ -108,7 +108,7 @@ def seed_data(loaded: LoadedRecipe, source: Source, seed: int) -> SeedData:
 
 def target_model(loaded: LoadedRecipe, source: Source, seed: int) -> nn.Module:
     """The target with the random weights of `seed`, the same for every strategy; it normalises its own inputs."""
-    model = loaded.recipe.model
+    model = classification(loaded.recipe).model
     if model.name.startswith("transformers:") and "pretrained" not in model.options:
         # A target is trained from scratch; what starts from trained weights is the strategy finetune.
         model = model.model_copy(update={"options": {**model.options, "pretrained": False}})
@@ -121,7 +121,7 @@ def reference_model(loaded: LoadedRecipe, source: Source, seed: int) -> nn.Modul
     Raises:
         UserError: the recipe has no reference model.
     """
-    settings = loaded.recipe.reference
+    settings = classification(loaded.recipe).reference
     if settings.model is None:
         raise UserError("`reference.model` is needed to run the reference; the recipe has none.")
     own = processor(loaded, settings.model)

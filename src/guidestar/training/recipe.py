@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from guidestar.steering.settings import Settings
+from guidestar.training.recipe_common import RunSettings
 from guidestar.training.recipe_sections import (
     DataSettings,
     DistillSettings,
@@ -28,11 +28,11 @@ _WITH_REFERENCE_MODEL = ("as_is", "finetune")
 class Strategies(NamedTuple):
     """The strategies that can run, and the reason for each that was left out."""
 
-    usable: tuple[Strategy, ...]
-    dropped: dict[Strategy, str]
+    usable: tuple[str, ...]
+    dropped: dict[str, str]
 
 
-class Recipe(Settings):
+class Recipe(RunSettings):
     """A whole run. `guidestar.training.recipe_io.load_recipe` reads one from a file.
 
     Example:
@@ -42,16 +42,8 @@ class Recipe(Settings):
         Strategies(usable=('erm',), dropped={})
     """
 
-    name: str = Field(description="The run's name, and its folder under `output`.", min_length=1)
-    output: str = Field(
-        default="runs", description="The parent folder of runs, from the working directory.", min_length=1
-    )
-    base: str | None = Field(
-        default=None,
-        description="The folder that the recipe's relative paths start from; null: the recipe's own folder.",
-    )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(strict=False)] = Field(
-        default=(0, 1, 2), min_length=1, description="One run a seed and strategy; results are means over the seeds."
+    task: Literal["classification"] = Field(
+        default="classification", description="What is trained: classification, or pairs (another set of keys)."
     )
     strategies: Annotated[tuple[Strategy, ...], Field(strict=False)] = Field(
         default=STRATEGIES, min_length=1, description="What to compare; by default all that the recipe allows."
@@ -64,21 +56,6 @@ class Recipe(Settings):
     distill: DistillSettings = Field(default=DistillSettings(), description="Settings of distill, steer+distill.")
     select: SelectSettings = Field(default=SelectSettings(), description="Settings of select.")
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="Settings of finetune.")
-
-    @field_validator("name")
-    @classmethod
-    def _folder_name(cls, name: str) -> str:
-        if name in (".", "..") or name != name.strip() or any(c in '/\\:*?"<>|' or not c.isprintable() for c in name):
-            raise ValueError(f'must be a folder name, without / \\ : * ? " < > | and outer blanks, found {name!r}')
-        return name
-
-    @field_validator("seeds", "strategies")
-    @classmethod
-    def _unique(cls, values: tuple) -> tuple:
-        repeated = sorted({str(v) for v in values if values.count(v) > 1})
-        if repeated:
-            raise ValueError(f"must not repeat an entry, found {', '.join(repeated)} more than once")
-        return values
 
     @model_validator(mode="after")
     def _strategies_possible(self) -> Recipe:
@@ -116,7 +93,7 @@ class Recipe(Settings):
         A strategy that was asked for and cannot run is an error already when the recipe is read; one that only
         stands in the default list is left out here.
         """
-        dropped: dict[Strategy, str] = {s: reason for s in self.strategies if (reason := self._obstacle(s))}
+        dropped: dict[str, str] = {s: reason for s in self.strategies if (reason := self._obstacle(s))}
         return Strategies(tuple(s for s in self.strategies if s not in dropped), dropped)
 
 

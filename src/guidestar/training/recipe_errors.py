@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from guidestar.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from guidestar.training.pair_recipe import PairRecipe
 
 Keys = tuple[str | int, ...]
 
@@ -39,6 +42,24 @@ _RULES = {
     "too_long": "must have {max_length} or fewer entries",
     "string_too_short": "must not be empty",
 }
+
+
+AnyRecipe: TypeAlias = "Recipe | PairRecipe"
+TASKS: tuple[str, ...] = ("classification", "pairs")
+
+
+def recipe_class(raw: Any) -> type[Recipe] | type[PairRecipe]:
+    """The kind of recipe that raw values are of, by their `task`; without one, or with a wrong one, classification.
+
+    Example:
+        >>> recipe_class({"name": "a"}).__name__
+        'Recipe'
+    """
+    if isinstance(raw, dict) and raw.get("task") == "pairs":
+        from guidestar.training.pair_recipe import PairRecipe
+
+        return PairRecipe
+    return Recipe
 
 
 def dotted(keys: Sequence[str | int]) -> str:
@@ -81,7 +102,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def models_at(keys: Sequence[str | int], raw: Any) -> list[type[BaseModel]]:
     """The settings classes that stand at `keys` of the raw recipe; its own `kind` or `source` narrows them down."""
-    models: list[type[BaseModel]] = [Recipe]
+    models: list[type[BaseModel]] = [recipe_class(raw)]
     for key in keys:
         fields = [model.model_fields[str(key)] for model in _narrowed(models, raw) if key in model.model_fields]
         models = [model for field in fields for model in models_in(field.annotation)]
@@ -159,7 +180,7 @@ def _sentences(item: ErrorDetails, keys: Keys, raw: Any) -> list[tuple[Keys, str
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return [_tag_sentence(keys, raw, context)]
     if kind == "literal_error":
-        allowed = re.findall(r"'([^']*)'", context["expected"])
+        allowed = list(TASKS) if keys == ("task",) else re.findall(r"'([^']*)'", context["expected"])
         return [(keys, f"{name} {_choice(item['input'], allowed)}")]
     rule = _RULES.get(kind, item["msg"].replace("Input should", "must").replace("{", "{{").replace("}", "}}"))
     hint = "; put it in quotes" if kind == "string_type" and isinstance(item["input"], int | float) else ""
@@ -207,7 +228,7 @@ def unknown_key(keys: Keys, raw: Any) -> str:
     allowed = sorted({name for model in models_at(parent, raw) for name in model.model_fields})
     hint = _suggestion(key, allowed, lambda name: dotted((*parent, name)))
     if not hint:
-        elsewhere = sorted({path for path in _all_paths(Recipe) if path.rpartition(".")[2] == key})[:3]
+        elsewhere = sorted({path for path in _all_paths(recipe_class(raw)) if path.rpartition(".")[2] == key})[:3]
         if dotted(keys) in elsewhere:
             hint = f"; another kind of `{dotted(parent)}` has it"
         elif elsewhere:

@@ -6,14 +6,26 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from guidestar.errors import UserError
 from guidestar.training.recipe import Recipe
-from guidestar.training.recipe_errors import Keys, describe, dotted, models_at, spell, unknown_key
+from guidestar.training.recipe_errors import (
+    AnyRecipe,
+    Keys,
+    describe,
+    dotted,
+    models_at,
+    recipe_class,
+    spell,
+    unknown_key,
+)
 from guidestar.training.recipe_yaml import read_yaml, write_yaml
+
+if TYPE_CHECKING:
+    from guidestar.training.pair_recipe import PairRecipe
 
 Origin = Literal["file", "override", "default"]
 
@@ -37,7 +49,7 @@ class LoadedRecipe:
         sources: The origin of each value by dotted key, with the keys of `leaves(recipe)`.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     path: Path
     base: Path
     output: Path
@@ -97,7 +109,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     return LoadedRecipe(recipe, path, base, output, _origins(recipe, given, overridden))
 
 
-def check_recipe(raw: Mapping[str, Any], where: str = "recipe", place: Callable[[Keys], str] = lambda _: "") -> Recipe:
+def check_recipe(
+    raw: Mapping[str, Any], where: str = "recipe", place: Callable[[Keys], str] = lambda _: ""
+) -> AnyRecipe:
     """The recipe of plain values; `where` names it in errors and `place` says where a key stands in it.
 
     Raises:
@@ -109,12 +123,34 @@ def check_recipe(raw: Mapping[str, Any], where: str = "recipe", place: Callable[
         (0, 1, 2)
     """
     try:
-        return Recipe.model_validate(raw)
+        return recipe_class(raw).model_validate(raw)
     except ValidationError as error:
         problems = [place(keys) + text for keys, text in describe(error, raw)]
     if len(problems) == 1:
         raise UserError(f"{where}: {problems[0]}")
     raise UserError("\n".join([f"{where}: {len(problems)} problems", *(f"  {problem}" for problem in problems)]))
+
+
+def classification(recipe: AnyRecipe) -> Recipe:
+    """The recipe as one of classification.
+
+    Raises:
+        TypeError: it is one of pairs.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"`recipe` must be one of classification. Found `task: {recipe.task}`.")
+    return recipe
+
+
+def pairs(recipe: AnyRecipe) -> PairRecipe:
+    """The recipe as one of pairs.
+
+    Raises:
+        TypeError: it is one of classification.
+    """
+    if isinstance(recipe, Recipe):
+        raise TypeError(f"`recipe` must be one of pairs. Found `task: {recipe.task}`.")
+    return recipe
 
 
 def dump(loaded: LoadedRecipe) -> str:
@@ -163,7 +199,7 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: the recipe is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
-def _origins(recipe: Recipe, given: set[str], overridden: list[Keys]) -> dict[str, Origin]:
+def _origins(recipe: AnyRecipe, given: set[str], overridden: list[Keys]) -> dict[str, Origin]:
     from_command_line = [dotted(keys) for keys in overridden]
     origins: dict[str, Origin] = {}
     for path, _ in leaves(recipe):

@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from guidestar.errors import UserError
-from guidestar.evaluation.metrics import evaluate
 from guidestar.files import write_json
 from guidestar.models.weights import load_weights
 from guidestar.training.display import Display
 from guidestar.training.interrupt import StopRequest
-from guidestar.training.loop import evaluation_batches
-from guidestar.training.prepare import load_source, reference_model, seed_data, target_model
-from guidestar.training.recipe import STRATEGIES
 from guidestar.training.recipe_io import load_recipe
 from guidestar.training.references import References
 from guidestar.training.runner import Results, build_engine, read_result
+from guidestar.training.tasks import open_task
 
 _SEED = re.compile(r"seed-(\d+)")
 
@@ -49,27 +47,27 @@ def evaluate_run(folder: Path, overrides: Sequence[str] = ()) -> tuple[Results, 
                 f"`{override}`: only the data can be changed, such as data.test.path=new.npz; the models are trained."
             )
     loaded = load_recipe(folder / "recipe.yaml", overrides)
-    source = load_source(loaded)
-    engine = build_engine(loaded.recipe, folder)
-    references = References(loaded, source, engine, folder, StopRequest(), Display())
+    task = open_task(loaded, build_engine(loaded.recipe, folder), folder)
+    references = References(task, StopRequest(), Display())
 
-    def model(strategy: str, seed: int) -> nn.Module:
+    def model(strategy: str, seed: int, data: Any) -> nn.Module:
         if strategy == "as_is":
-            return references.model(seed, seed_data(loaded, source, seed))
-        build = reference_model if strategy == "finetune" else target_model
-        built = build(loaded, source, seed)
+            return references.model(seed, data)
+        built = task.empty(strategy, seed)
         load_weights(built, folder / f"seed-{seed}" / strategy / "model.safetensors")
-        return built.to(engine.device)
+        return built.to(task.engine.device)
 
     seeds = sorted({seed for _, seed in there})
-    results: Results = {}
-    for strategy in (name for name in STRATEGIES if any(name == other for other, _ in there)):
-        for position, seed in enumerate(seeds):
+    order = [name for name in task.order if any(name == other for other, _ in there)]
+    results: Results = {strategy: {} for strategy in order}
+    for position, seed in enumerate(seeds):
+        data = task.seed_data(seed)
+        for strategy in order:
             if (strategy, seed) not in there:
                 continue
-            metrics = evaluate(model(strategy, seed), evaluation_batches(source.test), engine.device)
+            metrics = task.evaluate(model(strategy, seed, data), data)
             for name, value in metrics.items():
-                results.setdefault(strategy, {}).setdefault(name, [None] * len(seeds))[position] = value
+                results[strategy].setdefault(name, [None] * len(seeds))[position] = value
     written = folder / "evaluation.json"
     write_json(written, results)
     return results, written

@@ -15,20 +15,19 @@ from accelerate.utils import is_tensorboard_available, is_wandb_available
 
 from guidestar import distributed
 from guidestar.errors import UserError
-from guidestar.evaluation.metrics import evaluate
 from guidestar.files import clear_when_full, write_json, write_text
 from guidestar.models.weights import save_weights
 from guidestar.training.display import Display
 from guidestar.training.explain import difference, recipe_digest
 from guidestar.training.failure import TrainingFailed
 from guidestar.training.interrupt import Interrupted, StopRequest, stop_requests
-from guidestar.training.job import ASK_THE_REFERENCE, Job
-from guidestar.training.loop import Training, evaluation_batches
-from guidestar.training.outputs import environment, write_weights
-from guidestar.training.prepare import SeedData, load_source, seed_data, target_model
-from guidestar.training.recipe import STRATEGIES, Recipe, Strategy
+from guidestar.training.job import Job
+from guidestar.training.loop import Training
+from guidestar.training.outputs import environment
+from guidestar.training.recipe_errors import AnyRecipe
 from guidestar.training.recipe_io import LoadedRecipe, dump, load_recipe
 from guidestar.training.references import References, first_says
+from guidestar.training.tasks import open_task
 
 NO_COST = {"seconds": 0.0, "samples_trained": 0.0, "forward_samples": 0.0, "reference_forward_samples": 0.0}
 _TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
@@ -71,7 +70,7 @@ class Run:
         self._claim_folder()
         if loaded.recipe.training.tracker is not None:
             self.engine.init_trackers(loaded.recipe.name)
-        self.source = load_source(loaded)
+        self.task = open_task(loaded, self.engine, self.folder)
         if self.engine.is_main_process:
             write_text(self.folder / "recipe.yaml", dump(loaded))
             write_json(self.folder / "environment.json", environment(self.engine.device))
@@ -86,7 +85,7 @@ class Run:
         if first_says(problem is not None, self.engine.device):
             raise problem or UserError("the first process cannot use the run's folder; its message says why.")
 
-    def compare(self, strategies: Iterable[Strategy], seeds: Iterable[int]) -> Results:
+    def compare(self, strategies: Iterable[str], seeds: Iterable[int]) -> Results:
         """Train each strategy on each seed, and write `results.json`.
 
         A strategy that fails (its loss is not finite, say) is recorded as failed and the others go on. The file holds
@@ -105,7 +104,7 @@ class Run:
             references = self._references(request)
             self._check_first(strategies, seeds, references)
             for seed in seeds:
-                data = seed_data(self.loaded, self.source, seed)
+                data = self.task.seed_data(seed)
                 for strategy in strategies:
                     number = request.agreed(self.engine.device)
                     if number:
@@ -119,21 +118,21 @@ class Run:
         distributed.barrier()
         return collect(self.folder, strategies, seeds)
 
-    def _check_first(self, strategies: Sequence[Strategy], seeds: Sequence[int], references: References) -> None:
+    def _check_first(self, strategies: Sequence[str], seeds: Sequence[int], references: References) -> None:
         """What would fail later, before anything is trained: building the target, and a store that is given."""
         for note in references.notes():
             self.options.display.note(note)
         if not set(strategies) <= {"as_is"}:
-            target_model(self.loaded, self.source, seeds[0])
-        if self.loaded.recipe.reference.store is not None and set(strategies) & set(ASK_THE_REFERENCE):
-            references.asked(seeds[0], seed_data(self.loaded, self.source, seeds[0]))
+            self.task.empty("erm", seeds[0])
+        if self.loaded.recipe.reference.store is not None and set(strategies) & set(self.task.asking):
+            references.asked(seeds[0], self.task.seed_data(seeds[0]))
 
     def _there(self) -> tuple[list[str], list[int]]:
         """The strategies and seeds that the run's folder has results of: the recipe's seeds in its order, then others."""
         there = [path.parent for path in self.folder.glob("seed-*/*/result.json")]
         found = {int(path.parent.name.removeprefix("seed-")) for path in there}
         seeds = [seed for seed in self.loaded.recipe.seeds if seed in found]
-        strategies: list[str] = [name for name in STRATEGIES if any(path.name == name for path in there)]
+        strategies = [name for name in self.task.order if any(path.name == name for path in there)]
         return strategies, [*seeds, *sorted(found.difference(seeds))]
 
     def score(self, seeds: Iterable[int]) -> list[Path]:
@@ -148,15 +147,15 @@ class Run:
         with stop_requests() as request:
             references = self._references(request)
             for seed in seeds:
-                path = references.score(seed, seed_data(self.loaded, self.source, seed)).path
+                path = references.score(seed, self.task.seed_data(seed)).path
                 if path not in done:
                     done.append(path)
         return done
 
     def _references(self, request: StopRequest) -> References:
-        return References(self.loaded, self.source, self.engine, self.folder, request, self.options.display)
+        return References(self.task, request, self.options.display)
 
-    def _one(self, strategy: Strategy, seed: int, data: SeedData, references: References, request: StopRequest) -> None:
+    def _one(self, strategy: str, seed: int, data: Any, references: References, request: StopRequest) -> None:
         folder, title = self.folder / f"seed-{seed}" / strategy, f"{strategy}, seed {seed}"
         written = folder / "result.json"
         if first_says(read_result(written).get("status") == "finished", self.engine.device):
@@ -164,15 +163,7 @@ class Run:
             return
         try:
             if strategy == "as_is":
-                model = references.model(seed, data)
-                metrics = evaluate(model, evaluation_batches(data.test), self.engine.device)
-                commonest = float(data.test.labels.bincount().max() / len(data.test))
-                if metrics["accuracy"] <= commonest:
-                    self.options.display.note(
-                        f"the reference's accuracy is no better than that of always answering the commonest class, "
-                        f"{100 * commonest:.1f} %: check its weights, its normalisation and the order of the classes."
-                    )
-                result: dict[str, Any] = {"status": "finished", "metrics": metrics, "cost": dict(NO_COST)}
+                result = self._as_is(seed, data, references, folder)
             else:
                 result = self._train(strategy, seed, data, references, request, folder)
         except TrainingFailed as error:
@@ -182,29 +173,32 @@ class Run:
         distributed.barrier()
         self.options.display.finished(title, result)
 
+    def _as_is(self, seed: int, data: Any, references: References, folder: Path) -> dict[str, Any]:
+        model = references.model(seed, data)
+        metrics = self.task.evaluate(model, data)
+        if self.engine.is_main_process:
+            self.task.leave(folder, model, None, data, first=seed == self.loaded.recipe.seeds[0])
+        for remark in self.task.remarks(metrics, data):
+            self.options.display.note(remark)
+        return {"status": "finished", "metrics": metrics, "cost": dict(NO_COST)}
+
     def _train(
-        self,
-        strategy: Strategy,
-        seed: int,
-        data: SeedData,
-        references: References,
-        request: StopRequest,
-        folder: Path,
+        self, strategy: str, seed: int, data: Any, references: References, request: StopRequest, folder: Path
     ) -> dict[str, Any]:
-        reference, scored = references.asked(seed, data) if strategy in ASK_THE_REFERENCE else (None, 0)
-        starts_from_reference = strategy == "finetune"
-        model = references.model(seed, data) if starts_from_reference else target_model(self.loaded, self.source, seed)
+        reference, scored = references.asked(seed, data) if strategy in self.task.asking else (None, 0)
+        model = self.task.target(strategy, seed, lambda: references.model(seed, data))
         job = Job(self.loaded, strategy, seed, data, model, reference, scored, folder, self.engine)
         training = Training(job, resume=self.options.resume)
         result = training.run(request, self.options.display.begin(f"{strategy}, seed {seed}"))
         if self.engine.is_main_process:
             with clear_when_full(folder / "model.safetensors"):
-                save_weights(training.bare, folder / "model.safetensors")
-            write_weights(folder, training.weights, data)
+                save_weights(training.stepper.result(), folder / "model.safetensors")
+            first = seed == self.loaded.recipe.seeds[0]
+            self.task.leave(folder, training.stepper.result(), training.stepper, data, first=first)
         return result
 
 
-def build_engine(recipe: Recipe, folder: Path) -> Accelerator:
+def build_engine(recipe: AnyRecipe, folder: Path) -> Accelerator:
     """The engine: device, precision and experiment tracker of a recipe.
 
     Raises:
