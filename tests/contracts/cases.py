@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from guidestar import KL, ChiSquare, CVaR, DRRho, GroupMean, KLBall, Mean, TopK, losses, risks, schedules
+from guidestar.networks import TempNet
 
 ROWS = 8  # rows of memory where a case has many
 
@@ -49,6 +50,9 @@ class Case:
         batch: gives the batch of a seed.
         row_bytes: bytes of per-row memory that the object may hold.
         mask_dims: how many dimensions of the values a mask has.
+        pairs: the values are the features of two towers (or views) side by side; each pair is an anchor of its own.
+        learns: the object has parameters.
+        epochs: how many of its trackers depend on the epoch.
     """
 
     cls: type
@@ -57,6 +61,9 @@ class Case:
     batch: Callable[[int], Batch]
     row_bytes: int
     mask_dims: int = 1
+    pairs: bool = False
+    learns: bool = False
+    epochs: int = 0
 
     def __str__(self) -> str:
         return f"{self.cls.__name__}-{self.label}"
@@ -68,6 +75,8 @@ class Case:
 
     def call(self, module: nn.Module, batch: Batch) -> Tensor:
         """The module's output for the batch."""
+        if self.pairs:
+            return module(*batch.values.chunk(2, dim=1), **batch.extra)
         return module(batch.values, **batch.extra)
 
     def mask(self, batch: Batch, value: bool = True) -> Tensor:
@@ -122,12 +131,55 @@ def grouped(seed: int) -> Batch:
     return referenced(seed).with_extra(index=torch.randint(3, (6,), generator=rng))
 
 
+def pairs(seed: int) -> Batch:
+    """Features of six pairs, side by side, and their rows."""
+    rng = generator(seed)
+    values = 0.6 * torch.randn(6, 6, generator=rng)
+    return Batch(values, {"index": torch.randperm(ROWS, generator=rng)[:6]})
+
+
+def grouped_pairs(seed: int) -> Batch:
+    """The same, and groups."""
+    return pairs(seed).with_extra(groups=torch.tensor([0, 1, 2, 0, 1, 3]))
+
+
+def steered(names: tuple[str, str], batch: Callable[[int], Batch] = pairs, width: int = 3) -> Callable[[int], Batch]:
+    """The same, and features of a reference."""
+
+    def make(seed: int) -> Batch:
+        reference = 0.6 * torch.randn(2, 6, width, generator=generator(seed + 100))
+        return batch(seed).with_extra(**dict(zip(names, reference, strict=True)))
+
+    return make
+
+
+towers = steered(("reference_image", "reference_text"))
+views = steered(("reference_first", "reference_second"))
+
+
+def temperature_networks() -> losses.TempNetLoss:
+    """A TempNetLoss whose temperatures differ from pair to pair, the same at each call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nets = [TempNet(3, hidden=4, tau_min=0.1, tau_max=0.6, tau=0.3) for _ in range(2)]
+        for net in nets:
+            nn.init.normal_(net.last.weight)
+    return losses.TempNetLoss(nets[0], nets[1], 0.25, num_rows=ROWS, gamma=0.5)
+
+
+def linear_maps() -> losses.FeatureDistillationLoss:
+    """A FeatureDistillationLoss between widths 3 and 4, the same at each call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return losses.FeatureDistillationLoss(3, 4)
+
+
 RISKS = [
     Case(Mean, "one row", lambda: Mean(), one_row, 0),
     Case(Mean, "rows", lambda: Mean(), plain_rows, 0, 2),
     Case(KL, "mini-batch", lambda: KL(0.5), one_row, 0),
     Case(KL, "tracked", lambda: KL(0.5, gamma=0.5), one_row, 4),
-    Case(KL, "cosine", lambda: KL(0.5, gamma=schedules.Cosine(0.25, 3)), one_row, 4),
+    Case(KL, "cosine", lambda: KL(0.5, gamma=schedules.Cosine(0.25, 3)), one_row, 4, epochs=1),
     Case(KL, "rows", lambda: KL(0.5, ROWS, gamma=0.5), rows, 4 * ROWS, 2),
     Case(KL, "scent", lambda: KL(0.5, ROWS, gamma=schedules.Scent(2.0)), rows, 4 * ROWS, 2),
     Case(KL, "rows, mini-batch", lambda: KL(0.5), plain_rows, 0, 2),
@@ -164,6 +216,53 @@ LOSSES = [
     Case(losses.DistillationLoss, "", lambda: losses.DistillationLoss(2.0), two_logits, 0),
 ]
 
+BALL = {"tau": 0.5, "lr": 0.125, "num_rows": ROWS, "gamma": 0.5}
+wide_towers = steered(("reference_image", "reference_text"), width=4)
+grouped_towers = steered(("reference_image", "reference_text"), grouped_pairs)
+
+
+def pair_case(cls: type, label: str, make: Callable[[], nn.Module], batch, row_bytes: int = 0, **settings) -> Case:
+    """A case of two towers or two views."""
+    return Case(cls, label, make, batch, row_bytes, pairs=True, **settings)
+
+
+CLIP, ONE = losses.DRRhoCLIPLoss, losses.DRRhoContrastiveLoss
+PAIRS = [
+    pair_case(losses.CLIPLoss, "", lambda: losses.CLIPLoss(0.5), pairs),
+    pair_case(losses.CLIPLoss, "several", lambda: losses.CLIPLoss(0.5, several_positives=True), grouped_pairs),
+    pair_case(losses.InfoNCELoss, "groups", lambda: losses.InfoNCELoss(0.5), grouped_pairs),
+    pair_case(losses.SigLIPLoss, "", lambda: losses.SigLIPLoss(0.5, -1.0), grouped_pairs),
+    pair_case(losses.CLIPDistillationLoss, "", lambda: losses.CLIPDistillationLoss(0.5, tau=0.5), wide_towers),
+    pair_case(losses.FeatureDistillationLoss, "", lambda: losses.FeatureDistillationLoss(), towers),
+    pair_case(losses.FeatureDistillationLoss, "maps", linear_maps, wide_towers, learns=True),
+    pair_case(CLIP, "KL", lambda: CLIP(KL(0.5)), grouped_towers),
+    pair_case(CLIP, "memory", lambda: CLIP(KL(0.5, ROWS, gamma=0.5), negatives_only=True), towers, 8 * ROWS),
+    pair_case(CLIP, "joint", lambda: CLIP(KLBall(0.25, **BALL), joint_temperature=True), towers, 8 * ROWS + 4),
+    pair_case(CLIP, "rows", lambda: CLIP(KLBall(0.25, per_row=True, **BALL), eps=0.1), wide_towers, 16 * ROWS),
+    pair_case(
+        CLIP, "rows, tiled", lambda: CLIP(KLBall(0.25, per_row=True, **BALL), tiled=True), grouped_towers, 16 * ROWS
+    ),
+    pair_case(CLIP, "CVaR", lambda: CLIP(CVaR(0.5, lr=0.125, num_rows=ROWS)), grouped_towers, 8 * ROWS),
+    pair_case(ONE, "KL", lambda: ONE(KL(0.5, ROWS, gamma=0.5)), views, 4 * ROWS),
+    pair_case(
+        ONE,
+        "several, tiled",
+        lambda: ONE(KLBall(0.25, **BALL), several_positives=True, tiled=True),
+        views,
+        4 * ROWS + 4,
+    ),
+    pair_case(losses.SogCLRLoss, "", lambda: losses.SogCLRLoss(ROWS, 0.5, 0.5), grouped_pairs, 4 * ROWS),
+    pair_case(
+        losses.SogCLRLoss, "two towers", lambda: losses.SogCLRLoss(ROWS, 0.5, 0.5, two_towers=True), pairs, 8 * ROWS
+    ),
+    pair_case(losses.ISogCLRLoss, "", lambda: losses.ISogCLRLoss(ROWS, 0.25, tau=0.5, momentum=0.5), pairs, 12 * ROWS),
+    pair_case(
+        losses.FastCLIPLoss, "v0", lambda: losses.FastCLIPLoss(ROWS, 4, version=0), pairs, 8 * ROWS + 4, epochs=2
+    ),
+    pair_case(losses.FastCLIPLoss, "v3", lambda: losses.FastCLIPLoss(ROWS, 4, tau=0.5), pairs, 8 * ROWS + 4, epochs=2),
+    pair_case(losses.TempNetLoss, "", temperature_networks, towers, 8 * ROWS + 8, learns=True),
+]
+
 STEERING = [
     Case(DRRho, "KL", lambda: DRRho(KL(0.5, gamma=0.5)), referenced, 4),
     Case(DRRho, "groups, KLBall", lambda: DRRho(KLBall(0.25), groups=GroupMean(3, gamma=0.5)), grouped, 16),
@@ -171,7 +270,7 @@ STEERING = [
     Case(DRRho, "groups, TopK", lambda: DRRho(TopK(0.5), groups=GroupMean(3, gamma=0.5)), grouped, 12),
 ]
 
-CASES = RISKS + LOSSES + STEERING
+CASES = RISKS + LOSSES + PAIRS + STEERING
 
 
 def missing() -> list[str]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean
+from guidestar.pairwise.anchors import anchor_mean, inverse_temperature
 from guidestar.pairwise.towers import towers
 from guidestar.risks.base import check_positive
 from guidestar.state import Counter
@@ -73,12 +73,14 @@ class CLIPLoss(Loss):
         with torch.autocast(image.device.type, enabled=False):
             batch = towers(image, text, groups=groups, mask=mask, learning=learning)
             x = batch.own.x
-            scale = 1.0 / (x.new_tensor(self.tau) if tau is None else tau.to(x))
+            scale = inverse_temperature(tau, self.tau, x)
             # With several positives all of them stay in the denominators, as they do in a cross-entropy.
             shown = batch.without_groups() if self.several_positives else batch
             sides = shown.statistics(scale, scale, hide_own=False, tiled=self.tiled)
             total = x.new_zeros(())
-            for side, positive in zip(sides, batch.positives(several=self.several_positives), strict=True):
+            for side, positive in zip(
+                sides, batch.positives(several=self.several_positives, own=sides[0].own), strict=True
+            ):
                 active = shown.active(side, hide_own=False)
                 if learning and active is not None:
                     self.empty.add(~active if active.numel() else torch.ones(1, dtype=torch.bool))

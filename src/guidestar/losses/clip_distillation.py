@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean
+from guidestar.pairwise.anchors import anchor_mean, inverse_temperature
 from guidestar.pairwise.soft_labels import soft_label_divergence, tiled_soft_label_divergence
 from guidestar.pairwise.towers import Towers, towers
 from guidestar.risks.base import check_positive
@@ -76,7 +76,7 @@ class CLIPDistillationLoss(Loss):
                 image, text, reference_x=reference_image, reference_y=reference_text, mask=mask, learning=learning
             )
             x = batch.own.x
-            scale = 1.0 / (x.new_tensor(self.tau) if tau is None else tau.to(x))
+            scale = inverse_temperature(tau, self.tau, x)
             if learning and (mask is not None or not len(x)):
                 self.empty.add(~mask if mask is not None and len(mask) else torch.ones(1, dtype=torch.bool))
             one, other = self._rows(batch, scale), self._rows(batch.turned(), scale)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import Entropic, anchor_inner, anchor_mean, anchor_risk, temperature
+from guidestar.pairwise.anchors import Entropic, anchor_inner, anchor_mean, anchor_risk, check_tau, temperature
 from guidestar.pairwise.statistics import Side
 from guidestar.pairwise.towers import Towers, check_index, towers
 from guidestar.risks.base import Risk, check_risk
@@ -150,6 +150,9 @@ class DRRhoCLIPLoss(Loss):
                 learning=learning,
             )
             check_index(index, image)
+            for name, tau in (("image_tau", image_tau), ("text_tau", text_tau)):
+                if tau is not None:
+                    check_tau(name, tau)
             if isinstance(self.image_risk, KL | KLBall) and isinstance(self.text_risk, KL | KLBall):
                 risks = (self.image_risk, self.text_risk)
                 return self._from_statistics(batch, risks, index, (image_tau, text_tau), learning)
@@ -171,7 +174,7 @@ class DRRhoCLIPLoss(Loss):
         if self._one_scale(risks, predicted):
             taus[1], scales[1] = taus[0], scales[0]
         sides = batch.statistics(scales[0], scales[1], hide_own=hide, tiled=self.tiled)
-        positives = batch.positives(several=self.several_positives)
+        positives = batch.positives(several=self.several_positives, own=sides[0].own)
         total, slopes, actives = [], [], []
         for risk, side, positive, tau, scale, given in zip(
             risks, sides, positives, taus, scales, predicted, strict=True
@@ -216,6 +219,11 @@ class DRRhoCLIPLoss(Loss):
     def _temperature(self, risk: Entropic, given: Tensor | None, index: Tensor | None, batch: Towers) -> Tensor:
         if given is not None and not isinstance(risk, KLBall):
             raise ValueError("`image_tau` and `text_tau` need KLBall risks. Found KL, whose temperature is constant.")
+        if given is not None and given.ndim and given.shape != batch.own.x.shape[:1]:
+            raise ValueError(
+                f"`image_tau` and `text_tau` must be scalars or have one temperature a pair, "
+                f"[{batch.own.x.shape[0]}]. Found {tuple(given.shape)}."
+            )
         return temperature(risk, given, index, batch.own.x)
 
     def _one_scale(self, risks: tuple[Entropic, Entropic], predicted: tuple[Tensor | None, Tensor | None]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guidestar.losses.base import Loss
 from guidestar.pairwise.anchors import anchor_mean
@@ -74,7 +75,7 @@ class FeatureDistillationLoss(Loss):
             own = batch.own
             if own.reference_x is None or own.reference_y is None:
                 raise ValueError("`reference_image` and `reference_text` are needed: they are what is distilled.")
-            x, y = self.image_map(own.x), self.text_map(own.y)
+            x, y = _mapped(self.image_map, own.x), _mapped(self.text_map, own.y)
             if x.shape != own.reference_x.shape:
                 raise ValueError(
                     f"features of width {x.shape[1]} cannot be compared with the reference's of width "
@@ -85,3 +86,8 @@ class FeatureDistillationLoss(Loss):
             if learning and (mask is not None or not len(distance)):
                 self.empty.add(~mask if mask is not None and len(mask) else torch.ones(1, dtype=torch.bool))
             return anchor_mean(distance, active, spread=learning)
+
+
+def _mapped(layer: nn.Module, features: Tensor) -> Tensor:
+    """The layer in the features' precision, whatever the module was cast to."""
+    return functional.linear(features, layer.weight.to(features)) if isinstance(layer, nn.Linear) else features

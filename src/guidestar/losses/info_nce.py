@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean
+from guidestar.pairwise.anchors import anchor_mean, inverse_temperature
 from guidestar.pairwise.views import views
 from guidestar.risks.base import check_positive
 from guidestar.state import Counter
@@ -72,7 +72,7 @@ class InfoNCELoss(Loss):
         learning = self.training and torch.is_grad_enabled()
         with torch.autocast(first.device.type, enabled=False):
             batch = views(first, second, index, groups=groups, mask=mask, learning=learning)
-            scale = 1.0 / (batch.features.x.new_tensor(self.tau) if tau is None else tau.to(batch.features.x))
+            scale = inverse_temperature(tau, self.tau, batch.features.x)
             side = batch.statistics(scale, tiled=self.tiled)
             active = batch.active(side)
             if learning and active is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean
+from guidestar.pairwise.anchors import anchor_mean, inverse_temperature, scalar
 from guidestar.pairwise.sigmoid import sigmoid_sums
 from guidestar.pairwise.towers import towers
 from guidestar.risks.base import check_positive
@@ -77,8 +77,8 @@ class SigLIPLoss(Loss):
         with torch.autocast(image.device.type, enabled=False):
             batch = towers(image, text, groups=groups, mask=mask, learning=learning)
             x = batch.own.x
-            scale = 1.0 / (x.new_tensor(self.tau) if tau is None else tau.to(x))
-            shift = x.new_tensor(self.bias) if bias is None else bias.to(x)
+            scale = inverse_temperature(tau, self.tau, x)
+            shift = x.new_tensor(self.bias) if bias is None else scalar("bias", bias).to(x)
             shown = batch.mask(hide_own=False)
             sums = sigmoid_sums(batch.features, scale, shift, shown, matching=self.several_positives, tiled=self.tiled)
             if learning and (mask is not None or not len(x)):

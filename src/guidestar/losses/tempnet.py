@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
@@ -88,6 +89,10 @@ class TempNetLoss(Loss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The objective of the batch."""
+        hides = mask is not None and mask.dtype == torch.bool and mask.shape == image.shape[:1] == text.shape[:1]
+        shown = mask.to(image.device).unsqueeze(1) if mask is not None and hides else None
+        # A NaN that is masked must not come back through the networks either.
+        seen = [each if shown is None else torch.where(shown, each, 0.0) for each in (image, text)]
         return self.loss(
             image,
             text,
@@ -96,8 +101,8 @@ class TempNetLoss(Loss):
             reference_text=reference_text,
             groups=groups,
             mask=mask,
-            image_tau=self.image_net(image),
-            text_tau=self.text_net(text),
+            image_tau=self.image_net(seen[0]),
+            text_tau=self.text_net(seen[1]),
         )
 
     def metrics(self) -> dict[str, float]:

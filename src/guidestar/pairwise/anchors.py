@@ -9,6 +9,7 @@ from guidestar import distributed
 from guidestar.pairwise.statistics import Side
 from guidestar.risks.kl import KL
 from guidestar.risks.kl_ball import KLBall
+from guidestar.state import math_dtype
 
 Entropic = KL | KLBall
 
@@ -76,3 +77,52 @@ def temperature(risk: Entropic, predicted: Tensor | None, index: Tensor | None, 
     if predicted is not None:
         return predicted.to(like.dtype)
     return risk.dual.values(risk.dual_index(index)).to(like.dtype)
+
+
+def inverse_temperature(tau: Tensor | None, constant: float, like: Tensor) -> Tensor:
+    """1 / tau of a mini-batch loss, a scalar: of the tensor `tau`, where one is given, else of the constant.
+
+    Raises:
+        ValueError: `tau` is no scalar, or not positive.
+        TypeError: `tau` is no floating-point tensor.
+
+    Example:
+        >>> inverse_temperature(None, 0.5, torch.zeros(1))
+        tensor(2.)
+    """
+    return 1.0 / (like.new_tensor(constant) if tau is None else scalar("tau", check_tau("tau", tau)).to(like))
+
+
+def scalar(name: str, value: Tensor) -> Tensor:
+    """`value`, if it is a floating-point scalar.
+
+    Raises:
+        ValueError: it has dimensions.
+        TypeError: it is no floating-point tensor.
+
+    Example:
+        >>> scalar("bias", torch.tensor(0.5))
+        tensor(0.5000)
+    """
+    math_dtype(value)
+    if value.ndim:
+        raise ValueError(f"`{name}` must be a scalar tensor, []. Found {tuple(value.shape)}.")
+    return value
+
+
+def check_tau(name: str, tau: Tensor) -> Tensor:
+    """`tau`, if it is a tensor of positive temperatures (whose values are looked at on the CPU only).
+
+    Raises:
+        ValueError: one is not positive.
+        TypeError: it is no floating-point tensor.
+
+    Example:
+        >>> check_tau("tau", torch.tensor(0.5))
+        tensor(0.5000)
+    """
+    math_dtype(tau)
+    looked_at = tau.device.type == "cpu" and tau.numel() and not torch.compiler.is_compiling()
+    if looked_at and bool((tau <= 0).any()):
+        raise ValueError(f"`{name}` must be positive. Found {float(tau.min())}.")
+    return tau

@@ -55,11 +55,13 @@ class Side:
         log_sum: $\\log \\sum_j e^{a_i L_{ij}}$ over what counts, `[n]`; differentiable by features and scales.
         expected: the mean of $a_i L_{ij}$ under the weights $e^{a_i L_{ij}}$, `[n]`, detached.
         count: how many entries count: a number, or float `[n]`.
+        own: of rows, the similarity of their own pairs `[n]`, where it came with the tiles.
     """
 
     log_sum: Tensor
     expected: Tensor
     count: float | Tensor
+    own: Tensor | None = None
 
 
 def pair_statistics(
@@ -106,11 +108,11 @@ def _tiled(
     rows = row_scale.expand(mask.rows)
     columns = None if column_scale is None else column_scale.expand(mask.columns)
     four = (features.x, features.y, features.reference_x, features.reference_y)
-    one, other = tiled_statistics(*four, rows, columns, mask)  # pyright: ignore[reportCallIssue]
-    row_count = float(mask.columns) if mask.trivial else one[2]
+    one, other, own = tiled_statistics(*four, rows, columns, mask)  # pyright: ignore[reportCallIssue]
+    row_side = Side(one[0], one[1], float(mask.columns) if mask.trivial else one[2], own)
     if other is None:
-        return Side(one[0], one[1], row_count), None
-    return Side(one[0], one[1], row_count), Side(other[0], other[1], float(mask.rows) if mask.trivial else other[2])
+        return row_side, None
+    return row_side, Side(other[0], other[1], float(mask.rows) if mask.trivial else other[2])
 
 
 def _side(scaled: Tensor, hidden: Tensor | None, dim: int, size: int) -> Side:

@@ -60,13 +60,13 @@ class Towers:
         expected = (share * parts[:, 1, mine]).sum(0)
         return Side(distributed.log_sum_exp_slice(part.log_sum), expected, parts[:, 2, mine].sum(0))
 
-    def positives(self, *, several: bool) -> tuple[Tensor, Tensor]:
+    def positives(self, *, several: bool, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The similarity of each own row, and of each own column, with its positive, `[b]` each.
 
-        With `several`, the mean over all pairs of its group.
+        With `several`, the mean over all pairs of its group; otherwise `own`, where it is known already.
         """
         if not several or self.groups is None:
-            own = self.own.own(self.own.y, self.own.reference_y)
+            own = self.own.own(self.own.y, self.own.reference_y) if own is None else own
             return own, own
         groups, active = self.groups[1], None if self.valid is None else self.valid[1]
         mine = slice(self.first, self.first + self.own.x.shape[0])
