@@ -198,15 +198,20 @@ class DRRhoCLIPLoss(Loss):
         for risk, side, positive in zip(
             (self.image_risk, self.text_risk), (batch, batch.turned()), positives, strict=True
         ):
-            losses = side.features.matrix() - positive.unsqueeze(1)
+            matrix = side.features.matrix()
+            if not self.several_positives or side.groups is None:
+                positive = matrix.diagonal(side.first)  # to the bit, so that the own pair's loss is 0
+            losses = matrix - positive.unsqueeze(1)
             hide = self.negatives_only
             counted = side.mask(hide_own=hide).tile(0, losses.shape[0], losses.device)
             count = float(losses.shape[1]) if counted is None else counted.sum(1).to(losses.dtype)
-            active = self._active(batch, Side(positive, positive, count), hide, learning)
+            # The risk itself counts the rows that are masked.
+            active = self._active(batch, Side(positive, positive, count), hide, learning and not len(losses))
             if active is not None:
                 shown = torch.ones_like(losses, dtype=torch.bool) if counted is None else counted
                 counted = shown & active.unsqueeze(1)
-            total.append(anchor_mean(risk(losses, index, counted), active, spread=batch.spread))
+            many = any(len(child) > 1 for child in risk.modules() if isinstance(child, PerSampleState))
+            total.append(anchor_mean(risk(losses, index if many else None, counted), active, spread=batch.spread))
         return total[0] + total[1]
 
     def _active(self, batch: Towers, side: Side, hide: bool, learning: bool) -> Tensor | None:

@@ -15,8 +15,9 @@ class SogCLRLoss(Loss):
     r"""The global contrastive loss, which small batches estimate without bias in the long run.
 
     $F = \frac1n \sum_i -s_{i+} + \tau \log(\varepsilon + u_i)$, with $u_i$ the average over the steps (rate gamma) of
-    $\frac{1}{|B_i^-|} \sum_{j \in B_i^-} e^{s_{ij}/\tau}$. One tower with two views of each sample, whose averages
-    are one (as in Fig. 6.21), or two towers, one average a direction, both directions added.
+    $\frac{1}{|B_i^-|} \sum_{j \in B_i^-} e^{s_{ij}/\tau}$. One tower with two views of each sample, or
+    two towers, one average a direction, both directions added. Both views of a sample have one average, to which each
+    contributes half (Fig. 6.21 remembers the same, but weights a view by its own estimate).
 
     It is `DRRhoContrastiveLoss(KL(tau, num_rows, gamma), shifted=False)`, for two towers `DRRhoCLIPLoss` with
     `negatives_only=True`: use these for a reference.
