@@ -47,8 +47,8 @@ BESIDE = ("as_is", "erm", "distill", "steer", "steer+distill")
 HEAD = """
 # Image-text pairs
 
-Test results in percent, mean ± standard deviation over the seeds; every seed draws its own test, reference and target rows,
-mismatched captions and initial weights. The highest mean of a column is bold. All strategies train for the same number of
+Test results in percent, mean ± standard deviation over the seeds; every seed draws its own reference and target rows,
+mismatched captions and initial weights; the test pairs are the same for all. The highest mean of a column is bold. All strategies train for the same number of
 steps on batches of 256 of the same pairs; `select` (RHO-LOSS) and `jest` embed four times as many to choose from. Reference
 and target are the same small network (a convolutional and a bag-of-words tower, 40 x 40 pixels), trained for 15 epochs.
 

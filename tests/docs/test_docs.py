@@ -3,13 +3,16 @@
 import html
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
+from typer.testing import CliRunner
 
+from guidestar.cli import app
 from guidestar.training.recipe_io import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +67,8 @@ def elsewhere(tmp_path, monkeypatch):
 def test_code_runs_and_prints_what_the_page_shows(name, elsewhere):
     if name == "tutorial.md":
         pytest.importorskip("sklearn")
+    if name == "pairs.md":
+        pytest.importorskip("tokenizers")
     _, printed = run_page(ROOT / "docs" / name)
     for output, shown in printed:
         if shown:  # the numbers of a training depend on the version of torch
@@ -89,11 +94,37 @@ def test_the_tutorial_shows_what_it_says(elsewhere):
 def test_recipes_in_the_pages_load(tmp_path):
     found = [(name, body) for name, page in zip(NAMES, PAGES, strict=True) for head, body, _ in blocks(page)
              if head.startswith("yaml") and 'title="' in head]  # fmt: skip
-    assert {name for name, _ in found} >= {"tutorial.md", "recipe.md"}
+    assert {name for name, _ in found} >= {"tutorial.md", "recipe.md", "pairs.md"}
     for name, body in found:
         path = tmp_path / f"{Path(name).stem}.yaml"
         path.write_text(body, encoding="utf-8")
         assert load_recipe(path).recipe.model.name
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_to_pairs_run(elsewhere):
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("sklearn")
+    found = blocks(ROOT / "docs" / "pairs.md")
+    drawing = next(body for head, body, _ in found if head == "python")
+    exec(compile(drawing, "pairs.md", "exec"), {"__name__": "__docs__"})
+    recipe = next(body for head, body, _ in found if 'title="shop.yaml"' in head)
+    shorter = re.sub(r"epochs: \d+", "epochs: 1", recipe.replace("seeds: [0, 1, 2]", "seeds: [0]"))
+    assert shorter.count("epochs: 1") == 2
+    Path("shop.yaml").write_text(shorter, encoding="utf-8")
+    scripts = [body.replace("\\\n", " ") for head, body, _ in found if head == "bash"]
+    lines = [line for script in scripts for line in script.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("guidestar ")]
+    assert {command[0] for command in commands} == {
+        "index", "train", "compare", "evaluate", "score", "export", "scaling"
+    }  # fmt: skip
+    for command in commands:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, f"{command}: {done.output} {done.exception!r}"
+    for left in ("shards/train-001.tar.index", "runs/shop/report.html", "runs/slow/seed-0/steer/model.safetensors",
+                 "exported/model.json", "runs/shop-scaling/scaling.html"):  # fmt: skip
+        assert Path(left).is_file(), left
 
 
 def test_generated_pages_are_up_to_date():

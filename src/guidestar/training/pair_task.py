@@ -193,6 +193,7 @@ class PairTask:
             world=distributed.world_size(),
             on_part=on_rows,
             workers=self.recipe.data.workers,
+            on_error=self.recipe.data.on_error,
             command=shlex.join(["guidestar", *sys.argv[1:]]),
             progress=False,
         )
