@@ -30,7 +30,7 @@ imports: .venv/.dev
 docs: .venv/.dev ## Build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-results: .venv/.dev ## The results table (about 100 minutes on two cores) the theory's figure, and the example of one tower
+results: .venv/.dev ## The results table (about 100 minutes on two cores), the theory's figure, and the example of one tower
 	$(BIN)/python scripts/results.py
 	$(BIN)/python examples/theory/excess_risk.py
 	$(BIN)/python examples/one_tower.py
