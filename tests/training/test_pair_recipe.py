@@ -93,6 +93,18 @@ WRONG = [
     (["strategies=[erm, erm]"], "`strategies` must not repeat an entry, found erm more than once"),
     (["strategies=[rho]"], "must be one of as_is, erm, siglip"),
     (["model.options.wide=4"], "wide"),
+    # A key of the source is meant, not the one that is spelled like the source.
+    (["data.train.limit=-1"], "`data.train.limit` must be greater than 0, found -1"),
+    (["data.train={source: shards, shards: a.tar, captions: a}"], "`data.train.captions` must be a list, found 'a'"),
+    (["data.train={source: shards, shards: 3}"], "`data.train.shards` must be a list, found 3"),
+    (
+        ["data.train={source: shards, shards: a.tar, class_names: [a]}"],
+        "`data.train`: `class_names` names the values of `label`",
+    ),
+    (
+        ["objective.contrast.temperature.rho=1"],
+        "another kind of `objective.contrast.temperature` has it. Allowed under",
+    ),
     (["name=a/b"], "`name` must be a folder name"),
 ]
 

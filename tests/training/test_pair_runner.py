@@ -27,6 +27,25 @@ RETRIEVAL = {f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k i
 ZERO_SHOT = {"zero_shot_top1", "zero_shot_top5", "zero_shot_mean_class", "zero_shot_ece", "zero_shot_nll"}
 COST = {"seconds", "samples_trained", "forward_samples", "reference_forward_samples"}
 
+#: Every ninth picture of the tiny data is no picture.
+BROKEN = """
+
+whole = load
+
+
+def load():
+    import io
+
+    from PIL import Image
+
+    found = whole()
+    files = []
+    for row, image in enumerate(found["images"]):
+        Image.fromarray(image).save(file := io.BytesIO(), "PNG")
+        files.append(b"none" if row % 9 == 0 else file.getvalue())
+    return {**found, "images": files}
+"""
+
 
 @pytest.fixture(autouse=True)
 def no_engine_left_over():
@@ -82,6 +101,31 @@ def test_a_probe_is_fitted_at_the_end_only(load_pairs_recipe) -> None:
     lines = (loaded.run_folder / "seed-0" / "erm" / "metrics.jsonl").read_text().splitlines()
     measured = [json.loads(line)["test"] for line in lines]
     assert ["knn" in test for test in measured] == [False] * (len(measured) - 1) + [True]
+
+
+def test_pictures_that_cannot_be_read_are_left_out(load_pairs_recipe, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    loaded = load_pairs_recipe("strategies=[as_is, steer]", "evaluate.probe=true", "data.on_error=skip")
+    module = tmp_path / "tiny_pairs.py"
+    module.write_text(module.read_text() + BROKEN)
+    results = compare(loaded)
+    assert results["steer"]["linear_probe"][0] > 0
+    run = Run(loaded, Options(overwrite=True))
+    data = run.task.seed_data(0)
+    lost = [key for key in data.test.keys(range(len(data.test))) if int(key[5:]) % 9 == 0]
+    found = run.task._evaluation(data).embed(run.task.target("erm", 0, torch.nn.Module))
+    assert lost
+    assert len(found.image) == len(found.rows) == len(data.test) - len(lost)
+    assert len(run.task.example(run.task.target("erm", 0, torch.nn.Module), data, 12)[0]) == 12
+
+
+def test_no_test_picture_can_be_read(load_pairs_recipe, tmp_path: Path) -> None:
+    loaded = load_pairs_recipe("strategies=[erm]", "data.on_error=skip")
+    module = tmp_path / "tiny_pairs.py"
+    module.write_text(module.read_text() + BROKEN.replace("% 9 == 0", ">= 0"))
+    run = Run(loaded, Options())
+    with pytest.raises(UserError, match="none of the 24 rows of 'test' can be read"):
+        run.task.evaluate(run.task.target("erm", 0, torch.nn.Module), run.task.seed_data(0))
 
 
 def test_stored_and_online_embeddings_steer_alike(load_pairs_recipe) -> None:

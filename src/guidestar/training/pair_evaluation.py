@@ -12,6 +12,7 @@ from torch import Tensor
 
 from guidestar.data.pairs.batches import PairDataset, pad_tokens
 from guidestar.data.pairs.protocol import Pairs
+from guidestar.errors import UserError
 from guidestar.evaluation.pairs.gallery import build_gallery
 from guidestar.evaluation.pairs.probes import knn, linear_probe
 from guidestar.evaluation.pairs.prompts import class_embeddings
@@ -73,7 +74,7 @@ class PairEvaluation:
         """Retrieval, zero-shot classification where there are labels, and probes after the last step if asked for.
 
         Raises:
-            UserError: an embedding is not finite.
+            UserError: an embedding is not finite, or no picture can be read.
         """
         with evaluating(model), torch.no_grad():
             found = self.embed(model)
@@ -125,13 +126,14 @@ class PairEvaluation:
             pin=False,
         )
         kept, image = [], []
-        for start, batch in zip(starts, loader, strict=True):
-            asked = torch.from_numpy(rows[start : start + EVALUATION_BATCH])
-            readable = batch.rows == asked  # another row stands in for one that cannot be read
-            kept.append(asked[readable])
+        for batch in loader:
+            if not len(batch):
+                continue
+            kept.append(batch.rows)
             with self.engine.autocast():
-                embedded = model.encode_image(batch.images.to(self.device))
-            image.append(embedded.float()[readable.to(self.device)])
+                image.append(model.encode_image(batch.images.to(self.device)).float())
+        if not kept:
+            raise UserError(f"none of the {len(rows)} rows of {pairs.name!r} can be read. Repair the data.")
         return torch.cat(kept), torch.cat(image)
 
     def _dataset(self, model: DualEncoder, pairs: Pairs) -> PairDataset:
@@ -145,7 +147,7 @@ class PairEvaluation:
                 captions="first",
                 crop=crop,
                 cache=self.data.cache and pairs is self.test,
-                on_error=self.data.on_error,
+                on_error="omit" if self.data.on_error == "skip" else "raise",
             )
         return self._pictures[key]
 

@@ -136,7 +136,13 @@ class PairTask:
     def example(self, model: nn.Module, data: PairSeedData, count: int) -> tuple[Tensor, ...]:
         """The first training pictures and captions."""
         towers = cast(DualEncoder, model)
-        dataset = PairDataset(data.train, size=towers.size, tokenizer=towers.tokenizer, captions="first")
+        dataset = PairDataset(
+            data.train,
+            size=towers.size,
+            tokenizer=towers.tokenizer,
+            captions="first",
+            on_error=self.recipe.data.on_error,
+        )
         batch = dataset.__getitems__((0, list(range(min(count, len(data.train))))))
         return batch.images, batch.tokens
 

@@ -135,8 +135,14 @@ def _tags(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 def key_path(location: Sequence[str | int], raw: Any, kind: str) -> Keys:
     """The keys of an error: its location without the names of the union's members, which nobody has written."""
     keys: list[str | int] = []
+    whole, may_be_tag = raw, True
     for place, part in enumerate(location):
         last = place == len(location) - 1
+        # A tag may be spelled like a key: `source: shards` has the key `shards`.
+        tags = {tag for model in models_at(keys, whole) for _, tag in _tags(model)} if may_be_tag else set()
+        may_be_tag = part not in tags
+        if part in tags:
+            continue
         if _holds(raw, part) or (last and kind == "missing"):
             keys.append(part)
             raw = _child(raw, part)
@@ -230,7 +236,7 @@ def unknown_key(keys: Keys, raw: Any) -> str:
     if not hint:
         elsewhere = sorted({path for path in _all_paths(recipe_class(raw)) if path.rpartition(".")[2] == key})[:3]
         if dotted(keys) in elsewhere:
-            hint = f"; another kind of `{dotted(parent)}` has it"
+            hint = f"; another kind of `{dotted(parent)}` has it."
         elif elsewhere:
             hint = f"; did you mean {' or '.join(f'`{path}`' for path in elsewhere)}?"
     place = f"under `{dotted(parent)}`" if parent else "at the top of a recipe"

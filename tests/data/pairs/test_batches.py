@@ -175,6 +175,17 @@ def test_another_row_stands_in(broken, letters, caplog):
     assert same(batch, again)
 
 
+def test_rows_are_left_out(broken, letters):
+    dataset = PairDataset(broken, size=4, tokenizer=letters, on_error="omit")
+    batch = dataset.__getitems__((0, [0, 1, 2, 3]))
+    assert batch.rows.tolist() == [0, 3]
+    assert batch.replaced.tolist() == [1, 2]
+    assert torch.equal(batch.images, dataset.__getitems__((0, [0, 3])).images)
+    nothing = dataset.__getitems__((0, [1, 2]))
+    assert len(nothing) == 0
+    assert nothing.images.shape == (0, 3, 4, 4)
+
+
 def test_no_row_stands_in(broken, letters):
     dataset = PairDataset(broken, size=4, tokenizer=letters, on_error="skip")
     with pytest.raises(UserError, match=r"row 1 \('1'\) cannot be read, and none of the 100 rows after it"):
@@ -185,7 +196,7 @@ def test_no_row_stands_in(broken, letters):
     ("options", "message"),
     [
         ({"captions": "all"}, '`captions` must be "random" or "first". Found \'all\''),
-        ({"on_error": "no"}, '`on_error` must be "raise" or "skip"'),
+        ({"on_error": "no"}, '`on_error` must be "raise", "skip" or "omit"'),
         ({"seed": -1}, "`seed` must not be negative. Found -1"),
         ({"size": 0}, "`size` must be at least 1 pixel"),
         ({"crop": "corner"}, '`crop` must be "center", "random" or "squash"'),

@@ -42,7 +42,8 @@ class PairBatch:
         tokens: int64 `[B, T]`, padded.
         rows: the row of each pair, int64 `[B]`.
         choice: which caption of its row each is, int64 `[B]`.
-        replaced: rows that were asked for but could not be read, int64 `[k]`; another row stands in for each.
+        replaced: rows that were asked for but could not be read, int64 `[k]`; others stand in for them, or they are left
+            out (see `on_error`).
     """
 
     images: torch.Tensor
@@ -100,7 +101,8 @@ class PairDataset(torch.utils.data.Dataset[PairBatch]):
     With `cache`, decoded pictures are kept in memory that workers share: squares of the target size, or for random
     crops of `size / sqrt(smallest scale)`, from which the crops are then cut.
 
-    With `on_error="skip"`, the next row that can be read and is not in the batch stands in for one that cannot.
+    With `on_error="skip"`, the next row that can be read and is not in the batch stands in for one that cannot; with
+    "omit", the batch is shorter by it, as evaluation wants it.
 
     Args:
         pairs: the pairs.
@@ -110,7 +112,7 @@ class PairDataset(torch.utils.data.Dataset[PairBatch]):
         crop, flip, scale: see `Framing`.
         seed: decides captions, crops and mirroring; not negative.
         cache: keep decoded pictures.
-        on_error: "raise" or "skip" pictures and captions that cannot be read.
+        on_error: "raise", or "skip" or "omit" pictures and captions that cannot be read.
 
     Attributes:
         skipped: how many rows could not be read, in this process (a worker counts its own; see `PairBatch.replaced`).
@@ -146,17 +148,17 @@ class PairDataset(torch.utils.data.Dataset[PairBatch]):
         scale: tuple[float, float] = (0.5, 1.0),
         seed: int = 0,
         cache: bool = False,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: Literal["raise", "skip", "omit"] = "raise",
     ) -> None:
         if captions not in ("random", "first"):
             raise UserError(f'`captions` must be "random" or "first". Found {captions!r}.')
-        if on_error not in ("raise", "skip"):
-            raise UserError(f'`on_error` must be "raise" or "skip". Found {on_error!r}.')
+        if on_error not in ("raise", "skip", "omit"):
+            raise UserError(f'`on_error` must be "raise", "skip" or "omit". Found {on_error!r}.')
         if seed < 0:
             raise UserError(f"`seed` must not be negative. Found {seed}.")
         self.pairs, self.tokenizer, self.seed = pairs, tokenizer, seed
         self.framing = Framing(size, crop, flip, scale)
-        self._random_caption, self._skip = captions == "random", on_error == "skip"
+        self._random_caption, self._on_error = captions == "random", on_error
         side = math.ceil(size / math.sqrt(scale[0])) if crop == "random" else size
         self._cache = PictureCache(len(pairs), side) if cache else None
         self._unreadable: set[int] = set()
@@ -185,6 +187,9 @@ class PairDataset(torch.utils.data.Dataset[PairBatch]):
         for row in asked:
             taken = row
             image, text, which = self._read(number, row) or (None, "", 0)
+            if image is None and self._on_error == "omit":
+                replaced.append(row)
+                continue
             if image is None:
                 taken, (image, text, which) = self._stand_in(number, row, in_use)
                 in_use.add(taken)
@@ -193,7 +198,8 @@ class PairDataset(torch.utils.data.Dataset[PairBatch]):
             texts.append(text)
             rows.append(taken)
             choice.append(which)
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        nothing = np.zeros((0, self.framing.size, self.framing.size, 3), np.uint8)
+        pixels = torch.from_numpy(np.stack(images) if images else nothing).permute(0, 3, 1, 2)
         return PairBatch(
             images=pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255,
             tokens=pad_tokens(self.tokenizer(texts), length=self.tokenizer.length, pad=self.tokenizer.pad),
@@ -213,7 +219,7 @@ class PairDataset(torch.utils.data.Dataset[PairBatch]):
             which = int(draws[0] * len(captions)) if self._random_caption else 0
             return self._image(row, draws[2:], mirrored=bool(draws[1] < 0.5)), captions[which], which
         except (Unreadable, OSError) as error:
-            if not self._skip:
+            if self._on_error == "raise":
                 raise UserError(f"{error} Set `on_error: skip` to train without such rows.") from error
             self._unreadable.add(row)
             _log.warning("skipped: %s", error)
