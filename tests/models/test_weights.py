@@ -63,6 +63,18 @@ def test_number_of_classes_is_named(tmp_path):
         load_weights(mlp(), tmp_path / "model.safetensors")
 
 
+def test_two_towers_have_no_classes(tmp_path):
+    class Towers(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.projection = nn.Linear(2, width)
+            self.register_buffer("tokenizer_hash", torch.zeros(1))
+
+    save_weights(Towers(3), tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match=r"of another shape: projection.bias \[3\] instead of \[4\]"):
+        load_weights(Towers(4), tmp_path / "m.safetensors")
+
+
 def test_mismatches_are_named_and_nothing_is_loaded(tmp_path):
     path = tmp_path / "model.safetensors"
     save_weights(mlp(hidden=(6,)), path)
