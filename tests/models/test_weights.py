@@ -71,7 +71,7 @@ def test_two_towers_have_no_classes(tmp_path):
             self.register_buffer("tokenizer_hash", torch.zeros(1))
 
     save_weights(Towers(3), tmp_path / "m.safetensors")
-    with pytest.raises(UserError, match=r"of another shape: projection.bias \[3\] instead of \[4\]"):
+    with pytest.raises(UserError, match=r"of another shape: projection.weight \[3, 2\] instead of \[4, 2\]"):
         load_weights(Towers(4), tmp_path / "m.safetensors")
 
 
