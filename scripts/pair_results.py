@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,8 @@ RECIPES: dict[str, tuple[str, str, tuple[str, ...], dict[str, str]]] = {
 }
 #: The reference's clean pairs -> its name in the table of references.
 REFERENCES = {500: "weak: 500 pairs", 2500: "equal: 2,500 pairs", 5000: "strong: 5,000 pairs"}
+#: Metrics of the laws of scaling; the error is 1 less the metric.
+SCALING = ("zero_shot_top1", "text_to_image_r10")
 BESIDE = ("as_is", "erm", "distill", "steer", "steer+distill")
 HEAD = """
 # Image-text pairs
@@ -108,6 +113,36 @@ def lines(runs: Path) -> list[str]:
     for metric, caption in RECIPES["fashion_products"][3].items():
         page += [f"{caption}:\n", *_table(found, BESIDE, metric), ""]
     page.append(_minutes(list(found.values())))
+    return page
+
+
+def scale(root: Path, runs: Path) -> int:
+    """Run the scaling grid (what is there is kept) and put its figures beside the page; the exit code."""
+    command = [sys.executable, "-m", "guidestar", "scaling", "recipes/fashion_products.yaml", "data.mismatch=0.2"]
+    command += ["name=fashion_products", f"output={runs}", "seeds=[0,1]", "--samples", "1000,2000,4000"]
+    command += ["--sizes", "model.options.image_hidden=8,16,24", "--strategies", "erm,steer", "--resume"]
+    for metric in SCALING:
+        code = subprocess.run([*command, "--metric", metric], cwd=root).returncode
+        if code:
+            return code
+        for suffix in ("svg", "json", "md"):
+            made = runs / "fashion_products-scaling" / f"scaling.{suffix}"
+            shutil.copyfile(made, root / "docs" / "figures" / f"scaling_{metric}.{suffix}")
+    return 0
+
+
+def scaling_lines(figures: Path) -> list[str]:
+    """The lines on the laws of scaling, from what `scale` left."""
+    page = [
+        "\n## Laws of scaling\n",
+        "Fashion products with 20 % mismatched titles: three widths of the image tower, 1,000, 2,000 and 4,000 training pairs, "
+        "2 seeds, `guidestar scaling`. At this size the laws are not told apart: the intervals of the exponents overlap, and "
+        "those of the compute at equal error are unbounded. Both metrics that were fitted are shown.",
+    ]
+    for metric in SCALING:
+        text = (figures / f"scaling_{metric}.md").read_text(encoding="utf-8")
+        _, _, body = text.partition("\n")
+        page += [f"\n### {metric}\n", body.replace("(scaling.svg)", f"(figures/scaling_{metric}.svg)").strip()]
     return page
 
 

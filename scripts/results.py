@@ -78,6 +78,8 @@ def main() -> None:
             failed = [name for name, code in zip(jobs, pool.map(_run, jobs), strict=True) if code]
         if failed:
             sys.exit(f"failed: {failed}")
+        if pair_results.scale(ROOT, RUNS):
+            sys.exit("failed: the scaling grid")
     page = ROOT / "docs" / "results.md"
     page.write_text(write_page(RUNS), encoding="utf-8")
     print(f"written {page.relative_to(ROOT)}")
@@ -116,6 +118,7 @@ def write_page(runs: Path) -> str:
             f"Training time of this table: {seconds / 60:.1f} minutes of one core, of a machine that did other work too."
         )
     lines += pair_results.lines(runs)
+    lines += pair_results.scaling_lines(ROOT / "docs" / "figures")
     environment = json.loads((runs / "cifar10-clean" / "environment.json").read_text())
     lines += ["\n## Environment\n", *(f"- {key}: {value}" for key, value in environment.items())]
     return "\n".join(lines) + "\n"
