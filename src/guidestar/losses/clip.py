@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean, inverse_temperature
+from guidestar.pairwise.anchors import anchor_mean, count_idle, inverse_temperature
 from guidestar.pairwise.towers import towers
 from guidestar.risks.base import check_positive
 from guidestar.state import Counter
@@ -82,7 +82,7 @@ class CLIPLoss(Loss):
                 sides, batch.positives(several=self.several_positives, own=sides[0].own), strict=True
             ):
                 active = shown.active(side, hide_own=False)
-                if learning and active is not None:
-                    self.empty.add(~active if active.numel() else torch.ones(1, dtype=torch.bool))
+                if learning:
+                    count_idle(self.empty, active, len(x))
                 total = total + anchor_mean(side.log_sum - scale * positive, active, spread=batch.spread)
             return total

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean, inverse_temperature
+from guidestar.pairwise.anchors import anchor_mean, count_idle, inverse_temperature
 from guidestar.pairwise.soft_labels import soft_label_divergence, tiled_soft_label_divergence
 from guidestar.pairwise.towers import Towers, towers
 from guidestar.risks.base import check_positive
@@ -77,8 +77,8 @@ class CLIPDistillationLoss(Loss):
             )
             x = batch.own.x
             scale = inverse_temperature(tau, self.tau, x)
-            if learning and (mask is not None or not len(x)):
-                self.empty.add(~mask if mask is not None and len(mask) else torch.ones(1, dtype=torch.bool))
+            if learning:
+                count_idle(self.empty, mask, len(x))
             one, other = self._rows(batch, scale), self._rows(batch.turned(), scale)
             return anchor_mean(one, mask, spread=batch.spread) + anchor_mean(other, mask, spread=batch.spread)
 

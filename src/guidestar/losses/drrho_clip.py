@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import Entropic, anchor_inner, anchor_mean, anchor_risk, check_tau, temperature
+from guidestar.pairwise.anchors import (
+    Entropic,
+    anchor_inner,
+    anchor_mean,
+    anchor_risk,
+    check_tau,
+    count_idle,
+    temperature,
+)
 from guidestar.pairwise.statistics import Side
 from guidestar.pairwise.towers import Towers, check_index, towers
 from guidestar.risks.base import Risk, check_risk
@@ -217,8 +225,8 @@ class DRRhoCLIPLoss(Loss):
     def _active(self, batch: Towers, side: Side, hide: bool, learning: bool) -> Tensor | None:
         """Which anchors have a negative, None for all; the others are counted as empty."""
         active = batch.active(side, hide_own=hide)
-        if learning and active is not None:
-            self.empty.add(~active if active.numel() else torch.ones(1, dtype=torch.bool))
+        if learning:
+            count_idle(self.empty, active, len(batch.own.x))
         return active
 
     def _temperature(self, risk: Entropic, given: Tensor | None, index: Tensor | None, batch: Towers) -> Tensor:

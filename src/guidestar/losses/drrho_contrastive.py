@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_inner, anchor_mean, anchor_risk, temperature
+from guidestar.pairwise.anchors import anchor_inner, anchor_mean, anchor_risk, count_idle, temperature
 from guidestar.pairwise.views import views
 from guidestar.risks.base import Risk, check_risk
 from guidestar.risks.kl import KL
@@ -115,8 +115,7 @@ class DRRhoContrastiveLoss(Loss):
             inner, expected = anchor_inner(side, positive, 1.0 / tau, shifted=self.shifted, norm=side.count)
             value, slope = anchor_risk(risk, inner, expected, tau, rows, active, eps=self.eps, predicted=False)
             if learning:
-                if active is not None:
-                    self.empty.add(~active if active.numel() else torch.ones(1, dtype=torch.bool))
+                count_idle(self.empty, active, len(first))
                 if slope is not None and isinstance(risk, KLBall):
                     risk.dual.move(slope, risk.dual_index(rows), active)
             return anchor_mean(value if self.shifted else value - positive, active, spread=batch.spread)

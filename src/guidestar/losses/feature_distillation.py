@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean
+from guidestar.pairwise.anchors import anchor_mean, count_idle
 from guidestar.pairwise.towers import towers
 from guidestar.state import Counter
 
@@ -82,10 +82,9 @@ class FeatureDistillationLoss(Loss):
                     f"{own.reference_x.shape[1]}. Give `width` and `reference_width` for a linear map."
                 )
             distance = (x - own.reference_x).square().sum(-1) + (y - own.reference_y).square().sum(-1)
-            active = mask
-            if learning and (mask is not None or not len(distance)):
-                self.empty.add(~mask if mask is not None and len(mask) else torch.ones(1, dtype=torch.bool))
-            return anchor_mean(distance, active, spread=learning)
+            if learning:
+                count_idle(self.empty, mask, len(distance))
+            return anchor_mean(distance, mask, spread=learning)
 
 
 def _mapped(layer: nn.Module, features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean, inverse_temperature
+from guidestar.pairwise.anchors import anchor_mean, count_idle, inverse_temperature
 from guidestar.pairwise.views import views
 from guidestar.risks.base import check_positive
 from guidestar.state import Counter
@@ -75,7 +75,7 @@ class InfoNCELoss(Loss):
             scale = inverse_temperature(tau, self.tau, batch.features.x)
             side = batch.statistics(scale, tiled=self.tiled)
             active = batch.active(side)
-            if learning and active is not None:
-                self.empty.add(~active if active.numel() else torch.ones(1, dtype=torch.bool))
+            if learning:
+                count_idle(self.empty, active, len(first))
             positive = scale * batch.positives(several=self.several_positives)
             return anchor_mean(torch.logaddexp(side.log_sum, positive) - positive, active, spread=batch.spread)

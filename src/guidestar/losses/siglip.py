@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_mean, inverse_temperature, scalar
+from guidestar.pairwise.anchors import anchor_mean, count_idle, inverse_temperature, scalar
 from guidestar.pairwise.sigmoid import sigmoid_sums
 from guidestar.pairwise.towers import towers
 from guidestar.risks.base import check_positive
@@ -81,6 +81,6 @@ class SigLIPLoss(Loss):
             shift = x.new_tensor(self.bias) if bias is None else scalar("bias", bias).to(x)
             shown = batch.mask(hide_own=False)
             sums = sigmoid_sums(batch.features, scale, shift, shown, matching=self.several_positives, tiled=self.tiled)
-            if learning and (mask is not None or not len(x)):
-                self.empty.add(~mask if mask is not None and len(mask) else torch.ones(1, dtype=torch.bool))
+            if learning:
+                count_idle(self.empty, mask, len(x))
             return anchor_mean(sums, mask, spread=batch.spread)

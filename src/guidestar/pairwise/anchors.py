@@ -9,7 +9,7 @@ from guidestar import distributed
 from guidestar.pairwise.statistics import Side
 from guidestar.risks.kl import KL
 from guidestar.risks.kl_ball import KLBall
-from guidestar.state import math_dtype
+from guidestar.state import Counter, math_dtype
 
 Entropic = KL | KLBall
 
@@ -30,6 +30,26 @@ def anchor_mean(values: Tensor, active: Tensor | None, *, spread: bool) -> Tenso
         count = (distributed.mean(count) if spread else count).clamp(min=torch.finfo(values.dtype).tiny)
         average = torch.where(active, values, 0.0).sum() / count
     return distributed.mean_value(average) if spread else average
+
+
+def count_idle(counter: Counter, active: Tensor | None, count: int) -> None:
+    """Count the anchors that do not count; a batch without any counts as one.
+
+    Args:
+        counter: what is added to.
+        active: bool `[count]`: which anchors count; None: all.
+        count: how many there are.
+
+    Example:
+        >>> counter = Counter()
+        >>> count_idle(counter, torch.tensor([True, False]), 2)
+        >>> int(counter.count)
+        1
+    """
+    if count == 0:
+        counter.add(torch.ones(1, dtype=torch.bool))
+    elif active is not None:
+        counter.add(~active)
 
 
 def anchor_inner(
