@@ -95,9 +95,9 @@ def train(
     seeds = (loaded.recipe.seeds[0] if seed is None else seed,)
     console = _console()
     _, folder, main_process = _run(loaded, known, seeds, resume, overwrite, console)
+    _end_with_failures(folder, known, seeds)
     if main_process:
         console.print(f"written to {_short(folder / f'seed-{seeds[0]}' / known[0])}", highlight=False, soft_wrap=True)
-    _end_with_failures(folder, known, seeds)
 
 
 @app.command(epilog="Example: guidestar score recipes/demo.yaml --resume")

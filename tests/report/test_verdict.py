@@ -88,13 +88,13 @@ def test_no_measurable_difference() -> None:
         "Highest: steer, 94.0 % (± 0.4) test accuracy over 5 seeds; select (93.8 ± 0.4 %) is not measurably worse; "
         "plain training (ERM) 85.0 % (± 0.4)."
     )
-    assert "nothing measurable" not in verdict.sentence
+    assert "no measurable gain" not in verdict.sentence
 
 
 def test_a_tie_with_plain_training_says_that_the_reference_brings_nothing() -> None:
     verdict = decide({"steer": around(0.940), "erm": around(0.938, OTHER), "as_is": around(0.8)})
     assert "; ERM (93.8 ± 0.4 %) is not measurably worse; the reference itself 80.0 % (± 0.4)." in verdict.sentence
-    assert verdict.sentence.endswith("The reference brings nothing measurable here.")
+    assert verdict.sentence.endswith("The reference brings no measurable gain in test accuracy.")
     assert verdict.notes == ()
 
 
@@ -128,14 +128,14 @@ def test_a_tie_with_the_winner_does_not_hide_that_steering_is_worse_than_erm(
 ) -> None:
     steer = {"accuracy": [0.80, 0.801, 0.80]}
     verdict = decide({"erm": {"accuracy": [0.85] * 3}, "steer": steer, "select": {"accuracy": select}})
-    assert verdict.sentence == f"{sentence} The reference brings nothing measurable here."
+    assert verdict.sentence == f"{sentence} The reference brings no measurable gain in test accuracy."
     assert verdict.notes == ("Steer is worse than ERM by 5.0 points (95 % interval 4.8 to 5.1), paired over 3 seeds.",)
 
 
 def test_the_note_is_about_what_is_measurably_better_than_erm_even_if_another_mean_is_higher() -> None:
     noisy, clear = {"accuracy": [0.75, 0.86, 0.90]}, {"accuracy": [0.81, 0.8201, 0.83]}
     verdict = decide({"erm": {"accuracy": [0.80, 0.81, 0.82]}, "distill": clear, "select": noisy})
-    assert "nothing measurable" not in verdict.sentence
+    assert "no measurable gain" not in verdict.sentence
     assert verdict.notes[0].startswith("Distill is better than ERM by 1.0 points")
 
 

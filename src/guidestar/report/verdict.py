@@ -213,7 +213,7 @@ def _tied(table: Table, tied: list[str]) -> str:
     facts.append(f"{close} {'is' if len(others) == 1 else 'are'} not measurably worse")
     sentence = _sentence(table, facts, set(tied))
     if _reference_brings_nothing(table, tied):
-        return f"{sentence} The reference brings nothing measurable here."
+        return f"{sentence} The reference brings no measurable gain in {table.metric.noun}."
     if "as_is" in tied:
         return f"{sentence} Using the reference as it is needs no training."
     return sentence
