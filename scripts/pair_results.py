@@ -125,9 +125,9 @@ def scale(root: Path, runs: Path) -> int:
         code = subprocess.run([*command, "--metric", metric], cwd=root).returncode
         if code:
             return code
-        for suffix in ("svg", "json", "md"):
-            made = runs / "fashion_products-scaling" / f"scaling.{suffix}"
-            shutil.copyfile(made, root / "docs" / "figures" / f"scaling_{metric}.{suffix}")
+        for made, kept in (("svg", "svg"), ("json", "json"), ("md", "txt")):  # a part of a page, not a page
+            source = runs / "fashion_products-scaling" / f"scaling.{made}"
+            shutil.copyfile(source, root / "docs" / "figures" / f"scaling_{metric}.{kept}")
     return 0
 
 
@@ -140,7 +140,7 @@ def scaling_lines(figures: Path) -> list[str]:
         "those of the compute at equal error are unbounded. Both metrics that were fitted are shown.",
     ]
     for metric in SCALING:
-        text = (figures / f"scaling_{metric}.md").read_text(encoding="utf-8")
+        text = (figures / f"scaling_{metric}.txt").read_text(encoding="utf-8")
         _, _, body = text.partition("\n")
         page += [f"\n### {metric}\n", body.replace("(scaling.svg)", f"(figures/scaling_{metric}.svg)").strip()]
     return page
