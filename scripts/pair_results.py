@@ -62,8 +62,7 @@ bag-of-words tower, 40 x 40 pixels), trained for 15 epochs in batches of 256 (Fl
 - `steer_init` is steering from the reference's weights, `finetune` plain training from them.
 - The temperature of the steered losses (0.05, constant, gamma = 1) and the number of epochs are those of an earlier trial on
   the same photos; the shares of select and jest are 0.25. FastCLIP-v3 runs with the package's defaults, which were published
-  for large batches: with 40 % mismatched titles and on another seed, a start of 0.05 with a radius of 2 or 3.5 gave 17.1 and
-  15.4 % zero-shot accuracy. Nothing else was tuned.
+  for large batches; two smaller radii were tried on another seed and not taken. Nothing else was tuned.
 
 How to read it. Where all captions are right, plain training is the best or no worse than any: a weaker reference has nothing
 to say, and steering by it costs accuracy. The more captions are wrong, the more the reference is worth, whichever way it is

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.losses.base import Loss
-from guidestar.pairwise.anchors import anchor_inner, anchor_mean, anchor_risk, count_idle, temperature
+from guidestar.pairwise.anchors import Entropic, anchor_inner, anchor_mean, anchor_risk, count_idle, temperature
 from guidestar.pairwise.views import views
 from guidestar.risks.base import Risk, check_risk
 from guidestar.risks.kl import KL
@@ -70,11 +70,12 @@ class DRRhoContrastiveLoss(Loss):
         shifted: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(check_risk(risk), KL | KLBall):
+        check_risk(risk)
+        if not isinstance(risk, KL | KLBall):
             raise TypeError(f"`risk` must be a KL or KLBall risk. Found {type(risk).__name__}.")
         if not 0 <= eps < float("inf"):
             raise ValueError(f"`eps` must be at least 0 and finite. Found {eps}.")
-        self.risk = risk
+        self.risk: Entropic = risk
         self.tiled = tiled
         self.eps = float(eps)
         self.several_positives = several_positives
@@ -106,8 +107,6 @@ class DRRhoContrastiveLoss(Loss):
                 learning=learning,
             )
             risk, rows = self.risk, batch.index
-            if not isinstance(risk, KL | KLBall):
-                raise TypeError(f"`risk` must be a KL or KLBall risk. Found {type(risk).__name__}.")
             tau = temperature(risk, None, rows, batch.features.x)
             side = batch.statistics(1.0 / tau, tiled=self.tiled)
             active = batch.active(side)

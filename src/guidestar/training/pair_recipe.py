@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -34,20 +34,7 @@ PairStrategy = Literal[
     "steer+distill",
     "steer_init",
 ]
-PAIR_STRATEGIES: tuple[PairStrategy, ...] = (
-    "as_is",
-    "erm",
-    "siglip",
-    "dro",
-    "fastclip",
-    "finetune",
-    "distill",
-    "select",
-    "jest",
-    "steer",
-    "steer+distill",
-    "steer_init",
-)
+PAIR_STRATEGIES: tuple[PairStrategy, ...] = get_args(PairStrategy)
 _WITHOUT_REFERENCE = ("erm", "siglip", "dro", "fastclip")
 _WITH_REFERENCE_MODEL = ("as_is", "finetune", "steer_init")
 
