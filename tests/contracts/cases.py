@@ -1,14 +1,16 @@
 """How to construct each public risk and loss, and a batch for it; what the contract, resume and two-rank tests run over.
 
-A new class in `guidestar.risks.__all__` or `guidestar.losses.__all__` needs a `Case` here: `test_contracts.py` fails
-until it has one.
+A new class in `guidestar.risks.__all__` or `guidestar.losses.__all__` needs a `Case` here or in a file `cases_*.py`
+beside it (a list `CASES`): `test_contracts.py` fails until it has one.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -270,7 +272,20 @@ STEERING = [
     Case(DRRho, "groups, TopK", lambda: DRRho(TopK(0.5), groups=GroupMean(3, gamma=0.5)), grouped, 12),
 ]
 
-CASES = RISKS + LOSSES + PAIRS + STEERING
+
+
+def _more() -> list[Case]:
+    """The cases of the files beside this one, which import what they need from `guidestar_contract_cases`."""
+    found = []
+    for path in sorted(Path(__file__).parent.glob("cases_*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found += module.CASES
+    return found
+
+
+CASES = RISKS + LOSSES + PAIRS + STEERING + _more()
 
 
 def missing() -> list[str]:

@@ -1,0 +1,1 @@
+"""Estimators for tables with scikit-learn's interface."""
