@@ -56,7 +56,7 @@ def test_without_names_guidestar_alone_is_cited():
 def test_unknown_name_is_an_error_that_suggests_one():
     with pytest.raises(
         UserError,
-        match=r"`KLBal` has no citation. Did you mean KLBall\? Known names: CLIPDistillationLoss, CLIPLoss, CVaR, ChiSquare",
+        match=r"`KLBal` has no citation. Did you mean KLBall\? Known names: .*CVaR, ChiSquare.*steer_init",
     ):
         cite(["KLBal"])
     with pytest.raises(UserError, match=r"`zzz` has no citation. Known names"):

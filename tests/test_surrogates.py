@@ -15,6 +15,7 @@ FORMULAS = {
     "hinge": lambda t, c: max(c + t, 0.0),
     "squared_hinge": lambda t, c: max(c + t, 0.0) ** 2,
     "squared": lambda t, c: (c + t) ** 2,
+    "barrier_hinge": lambda t, c: max(c + t, -2 * (c + t), 2 * (t - c) + c),
     "logistic": lambda t, c: math.log(1 + math.exp(c * t)) / c,
     "sigmoid": lambda t, c: 1 / (1 + math.exp(-c * t)),
     "exponential": lambda t, c: math.exp(c * t),
@@ -33,9 +34,17 @@ def test_a_worse_pair_costs_at_least_as_much(name) -> None:
     assert (getattr(surrogates, name)(T).diff() >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["hinge", "squared_hinge", "logistic", "exponential"])
+@pytest.mark.parametrize("name", ["hinge", "squared_hinge", "squared", "barrier_hinge", "logistic", "exponential"])
 def test_convex(name) -> None:
     assert (getattr(surrogates, name)(T).diff().diff() >= -1e-12).all()
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0, 50.0])
+def test_the_barrier_hinge_is_symmetric_within_its_margin(slope) -> None:
+    t = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    both = surrogates.barrier_hinge(t, 2.0, slope) + surrogates.barrier_hinge(-t, 2.0, slope)
+    torch.testing.assert_close(both, torch.full_like(t, 4.0), rtol=1e-12, atol=1e-12)
+    assert surrogates.barrier_hinge(torch.tensor(-3.0), 2.0, slope) == slope
 
 
 def test_logistic_does_not_overflow() -> None:

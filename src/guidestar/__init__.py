@@ -8,21 +8,22 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from guidestar import losses, networks, risks, samplers, schedules, surrogates
+from guidestar import losses, networks, optim, risks, samplers, schedules, surrogates
 from guidestar.duals import Dual
 from guidestar.errors import UserError
 from guidestar.group_mean import GroupMean
-from guidestar.risks import KL, ChiSquare, CVaR, KLBall, Mean, TopK
+from guidestar.risks import KL, ChiSquare, CVaR, KLBall, Mean, Spectral, Stages, TopK
 from guidestar.state import PerSampleState, reset, set_epoch
 from guidestar.steering.rho import DRRho
 from guidestar.tracking import Tracker
 
 if TYPE_CHECKING:
     from guidestar import data, evaluation, models, reference, report, training
+    from guidestar import estimators as estimators  # not in __all__: `import *` must work without scikit-learn
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("data", "evaluation", "models", "reference", "report", "training")
+_ON_DEMAND = ("data", "estimators", "evaluation", "models", "reference", "report", "training")
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -42,6 +43,8 @@ __all__ = [
     "KLBall",
     "Mean",
     "PerSampleState",
+    "Spectral",
+    "Stages",
     "TopK",
     "Tracker",
     "UserError",
@@ -50,6 +53,7 @@ __all__ = [
     "losses",
     "models",
     "networks",
+    "optim",
     "reference",
     "report",
     "reset",

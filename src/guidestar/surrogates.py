@@ -1,7 +1,8 @@
 r"""Surrogates of the step function 1[t >= 0], where t = s_j - s_i is a negative's score minus a positive's.
 
 Each is a pure function of a tensor, convex where its name says so, and non-decreasing in t wherever it is not zero
-(the squared one is symmetric). They are what a pairwise loss is made of: `surrogate(scores_j - scores_i)`.
+(the squared one and the barrier hinge rise again where a pair is right by more than the margin). They are what a
+pairwise loss is made of: `surrogate(scores_j - scores_i)`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,23 @@ def squared(t: Tensor, margin: float = 1.0) -> Tensor:
         tensor([1., 1., 4.])
     """
     return (margin + t).square()
+
+
+def barrier_hinge(t: Tensor, margin: float = 1.0, slope: float = 2.0) -> Tensor:
+    r"""$\max(c + t, -b(c + t), b(t - c) + c)$ with c = `margin`, b = `slope`: the hinge, with a barrier on both sides.
+
+    Where $|t| \le c$ the values of t and -t sum to 2c, which is robust to labels that are wrong at random; a pair that
+    is right by more than the margin costs again, one that is wrong by more than $bc/(b-1)$ costs b times as much.
+
+    Source:
+        Charoenphakdee et al., "On Symmetric Losses for Learning from Corrupted Labels", ICML 2019.
+
+    Example:
+        >>> barrier_hinge(torch.tensor([-2.0, -1.0, 0.0, 1.0, 3.0]))
+        tensor([2., 0., 1., 2., 5.])
+    """
+    above = margin + t
+    return torch.maximum(above, torch.maximum(-slope * above, slope * (t - margin) + margin))
 
 
 def logistic(t: Tensor, scale: float = 1.0) -> Tensor:

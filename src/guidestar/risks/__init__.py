@@ -9,5 +9,7 @@ from guidestar.risks.cvar import CVaR, TopK
 from guidestar.risks.kl import KL
 from guidestar.risks.kl_ball import KLBall
 from guidestar.risks.mean import Mean
+from guidestar.risks.spectral import Spectral
+from guidestar.risks.stages import Stages
 
-__all__ = ["KL", "CVaR", "ChiSquare", "KLBall", "Mean", "Risk", "TopK"]
+__all__ = ["KL", "CVaR", "ChiSquare", "KLBall", "Mean", "Risk", "Spectral", "Stages", "TopK"]

@@ -124,6 +124,28 @@ class KLSettings(Settings):
         return risks.KL(self.tau, num_rows=1, gamma=built(self.gamma))
 
 
+class KLStagesSettings(Settings):
+    """The KL-regularised worst case with a large temperature in the first epochs, and a smaller one from then on.
+
+    Example:
+        >>> KLStagesSettings(kind="kl_stages", first_tau=100.0, first_epochs=10).tau
+        1.0
+    """
+
+    kind: Literal["kl_stages"] = Field(description="The risk: KL-regularised DRO in two stages.")
+    first_tau: float = Field(gt=0, description="The temperature of the first stage, positive.")
+    first_epochs: int = Field(ge=1, description="The number of epochs of the first stage.")
+    tau: float = Field(default=1.0, gt=0, description="The temperature of the second stage, positive.")
+    gamma: Gamma = Field(default=0.9, description=_GAMMA)
+
+    def build(self) -> Risk:
+        """The risk as a module with one row in each stage: the whole data set."""
+        from guidestar import risks
+
+        first, then = (risks.KL(tau, num_rows=1, gamma=built(self.gamma)) for tau in (self.first_tau, self.tau))
+        return risks.Stages(first, then, epochs=self.first_epochs)
+
+
 class KLBallSettings(Settings):
     """The worst case over all weightings of the data within a KL ball of radius `rho`; the temperature is learnt.
 
@@ -223,8 +245,93 @@ class ChiSquareSettings(Settings):
         return risks.ChiSquare(self.rho, ball=self.ball, gamma=built(self.gamma), lr=self.lr)
 
 
+class SuperquantileSettings(Settings):
+    """Equal weights for the worst share `alpha` of the losses.
+
+    Example:
+        >>> SuperquantileSettings(shape="superquantile", alpha=0.5).alpha
+        0.5
+    """
+
+    shape: Literal["superquantile"] = Field(description="The spectrum: that of CVaR.")
+    alpha: float = Field(gt=0, le=1, description="The worst share that counts, in (0, 1].")
+
+    def build(self) -> Any:
+        """The spectrum."""
+        from guidestar.risks import spectra
+
+        return spectra.superquantile(self.alpha)
+
+
+class ExtremileSettings(Settings):
+    """The mean of the largest of `r` losses that are drawn at random.
+
+    Example:
+        >>> ExtremileSettings(shape="extremile").r
+        2.0
+    """
+
+    shape: Literal["extremile"] = Field(description="The spectrum: the extremile's.")
+    r: float = Field(default=2.0, ge=1, description="How many losses the largest is of, at least 1; 1 is the mean.")
+
+    def build(self) -> Any:
+        """The spectrum."""
+        from guidestar.risks import spectra
+
+        return spectra.extremile(self.r)
+
+
+class ESRMSettings(Settings):
+    """Weights that fall exponentially with the rank.
+
+    Example:
+        >>> ESRMSettings(shape="esrm").rho
+        1.0
+    """
+
+    shape: Literal["esrm"] = Field(description="The spectrum: the exponential spectral risk measure's.")
+    rho: float = Field(default=1.0, gt=0, description="The risk aversion, positive; towards 0 it is the mean.")
+
+    def build(self) -> Any:
+        """The spectrum."""
+        from guidestar.risks import spectra
+
+        return spectra.esrm(self.rho)
+
+
+class SpectralSettings(Settings):
+    """Losses weighted by their ranks in the mini-batch, exactly.
+
+    Example:
+        >>> SpectralSettings(kind="spectral", spectrum={"shape": "extremile", "r": 3.0}).penalty
+        'chi_square'
+    """
+
+    kind: Literal["spectral"] = Field(description="The risk: a spectral risk.")
+    spectrum: SuperquantileSettings | ExtremileSettings | ESRMSettings = Field(
+        discriminator="shape",
+        description="How the weight falls with the rank: {shape: superquantile, alpha: 0.5}, {shape: extremile, r: 2.0} or "
+        "{shape: esrm, rho: 1.0}.",
+    )
+    nu: float = Field(default=0.0, ge=0, description="The price of weights that are far from uniform; 0 for none.")
+    penalty: Literal["chi_square", "kl"] = Field(default="chi_square", description="How far: in which divergence.")
+
+    def build(self) -> Risk:
+        """The risk as a module."""
+        from guidestar import risks
+
+        return risks.Spectral(self.spectrum.build(), nu=self.nu, penalty=self.penalty)
+
+
 RiskSettings = Annotated[
-    MeanSettings | KLSettings | KLBallSettings | CVaRSettings | TopKSettings | ChiSquareSettings,
+    MeanSettings
+    | KLSettings
+    | KLBallSettings
+    | CVaRSettings
+    | TopKSettings
+    | ChiSquareSettings
+    | SpectralSettings
+    | KLStagesSettings,
     Field(discriminator="kind"),
 ]
 """The settings of one risk, told apart by `kind`."""

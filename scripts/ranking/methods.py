@@ -1,0 +1,77 @@
+"""The methods on binary tasks: cross-entropy and its variants, and the losses of guidestar.
+
+Every network is trained with Adam (weight decay 1e-4) unless its row says otherwise, with a learning rate chosen from
+`RATES`. A loss for pairs sees batches with as many positives as negatives; the losses of single samples see the data as
+they are, and cross-entropy both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import guidestar as gs
+
+from .batches import half_positive, shuffled
+from .harness import Trained
+from .task import BinaryTask, network_scorer
+
+RATES = (5e-4, 2e-3, 8e-3)
+WEIGHT_DECAY = 1e-4
+#: The false positive rate of the losses of partial areas.
+BETA = 0.3
+
+
+def adam(model: nn.Module, loss: Any, lr: float) -> torch.optim.Optimizer:
+    """Adam over the network and over what the loss learns by gradients."""
+    learnt = list(loss.parameters()) if isinstance(loss, nn.Module) else []
+    return torch.optim.Adam([*model.parameters(), *learnt], lr=lr, weight_decay=WEIGHT_DECAY)
+
+
+def trained(
+    name: str, make_loss: Callable[[BinaryTask], Any], make_batches: Callable[[BinaryTask, int], Iterator[Tensor]]
+) -> Trained:
+    """A method with Adam and the common learning rates."""
+    return Trained(name, make_loss, adam, make_batches, RATES, network_scorer)
+
+
+def cross_entropy(scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+    """The mean logistic loss."""
+    return F.binary_cross_entropy_with_logits(scores, labels.float())
+
+
+def weighted(task: BinaryTask) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Cross-entropy with the positives weighted by the number of negatives for each."""
+    weight = torch.tensor((1 - task.positive_rate) / task.positive_rate)
+
+    def loss(scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(scores, labels.float(), pos_weight=weight)
+
+    return loss
+
+
+def focal(scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+    """Focal loss with exponent 2, without class weights."""
+    losses = F.binary_cross_entropy_with_logits(scores, labels.float(), reduction="none")
+    return (losses * (1 - torch.exp(-losses)).square()).mean()
+
+
+BASELINES = (
+    trained("ce", lambda task: cross_entropy, shuffled),
+    trained("ce_balanced", lambda task: cross_entropy, half_positive),
+    trained("ce_weighted", weighted, shuffled),
+    trained("focal", lambda task: focal, shuffled),
+)
+OURS = (
+    trained("absgd", lambda task: gs.losses.ABSGDLoss(1.0), shuffled),
+    trained("pairwise", lambda task: gs.losses.PairwiseAUCLoss(), half_positive),
+    trained("auc_margin", lambda task: gs.losses.AUCMarginLoss(), half_positive),
+    trained("soap", lambda task: gs.losses.AveragePrecisionLoss(task.rows), half_positive),
+    trained("sopa", lambda task: gs.losses.SOPALoss(task.rows, BETA), half_positive),
+    trained("sopa_s", lambda task: gs.losses.SOPAsLoss(task.rows), half_positive),
+    trained("sota_s", lambda task: gs.losses.SOTAsLoss(task.rows), half_positive),
+)
