@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 import guidestar
-from guidestar import losses, networks, risks, schedules
+from guidestar import losses, networks, optim, risks, schedules
 from guidestar.citations import SELF, SOURCES, cite, references
 from guidestar.errors import UserError
 from guidestar.training import pair_recipe, recipe
@@ -17,7 +17,7 @@ WITHOUT_PAPERS = {"as_is", "erm", "finetune"}
 FIELDS = {"title", "author", "year"}
 
 
-@pytest.mark.parametrize("name", [*risks.__all__, *losses.__all__, "Tracker", "Dual", "DRRho", "GroupMean"])
+@pytest.mark.parametrize("name", [*risks.__all__, *losses.__all__, *networks.__all__, *optim.__all__, "Tracker", "Dual", "DRRho", "GroupMean"])
 def test_every_public_class_has_a_paper(name):
     assert SOURCES.get(name), f"add {name} to guidestar.citations.SOURCES"
 
@@ -27,7 +27,7 @@ def test_every_strategy_has_a_paper():
 
 
 def test_every_name_exists():
-    places = (guidestar, risks, losses, networks, schedules)
+    places = (guidestar, risks, losses, networks, optim, schedules)
     assert [n for n in SOURCES if n not in STRATEGIES and not any(hasattr(place, n) for place in places)] == []
 
 

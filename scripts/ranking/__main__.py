@@ -11,16 +11,22 @@ python -m scripts.ranking                    # all of it
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from . import figure_absgd, figure_margin, figure_partial, figure_primal_dual, figure_sampler, page
 from .binary import TASKS, methods_of, task_maker
+from .gather import gather
 from .harness import run
+from .output import save_json
+from .task import BinaryTask
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "ranking"
 FIGURES = ROOT / "docs" / "figures"
+PAGE = ROOT / "docs" / "results-objectives.md"
 STEPS = ("train", "gather", "figures", "page")
 
 
@@ -35,9 +41,38 @@ def main() -> None:
     steps = options.steps or STEPS
     if unknown := set(steps) - set(STEPS):
         parser.error(f"unknown steps {sorted(unknown)}; there are {STEPS}")
+
+    def maker(name: str) -> Callable[[int], BinaryTask]:
+        return task_maker(name, options.data, RUNS / "cache")
+
     if "train" in steps:
         for name in options.tasks.split(","):
-            run(task_maker(name, options.data, RUNS / "cache"), name, methods_of(name), RUNS)
+            run(maker(name), name, methods_of(name), RUNS)
+    if "gather" in steps:
+        found = gather(RUNS, TASKS, maker)
+        for name, task in found["tasks"].items():
+            task["kind"] = TASKS[name]
+        save_json(FIGURES / "objectives.json", found)
+    if "figures" in steps:
+        draw(options.data)
+    if "page" in steps:
+        PAGE.write_text(page.write(FIGURES), encoding="utf-8")
+        print(f"written {PAGE.relative_to(ROOT)}")
+
+
+def draw(data: Path) -> None:
+    """The figures, each with its JSON file; one whose JSON file is there is not drawn again."""
+    figures: dict[str, Callable[[], None]] = {
+        "absgd": lambda: figure_absgd.run(FIGURES),
+        "margin": lambda: figure_margin.run(FIGURES),
+        "primal_dual": lambda: figure_primal_dual.run(FIGURES, data, RUNS / "cache"),
+        "partial": lambda: figure_partial.run(FIGURES, data, RUNS / "cache"),
+        "sampler": lambda: figure_sampler.run(FIGURES, data, RUNS / "cache"),
+    }
+    for name, make in figures.items():
+        if not (FIGURES / f"objectives_{name}.json").exists():
+            print(f"figure {name}", flush=True)
+            make()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +74,19 @@ class BinaryTask:
     def arguments(self, model: nn.Module, rows: Tensor) -> tuple[Tensor, ...]:
         """What a loss is called with for these training rows: scores, labels, rows."""
         return model(self.train.x[rows]).squeeze(1), self.train.y[rows], rows
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says about the task."""
+        return {
+            "title": self.title,
+            "train": self.rows,
+            "positives": self.positives,
+            "valid": len(self.valid.y),
+            "test": len(self.test.y),
+            "test_positives": int(self.test.y.sum()),
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+        }
 
     def judge(self, scorer: Callable[[Part], np.ndarray]) -> dict[str, dict[str, float]]:
         """The metrics on the validation and on the test part."""

@@ -8,7 +8,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from guidestar import losses, networks, optim, risks, samplers, schedules, surrogates
+from guidestar import losses, networks, optim, ranking, risks, samplers, schedules, surrogates
 from guidestar.duals import Dual
 from guidestar.errors import UserError
 from guidestar.group_mean import GroupMean
@@ -54,6 +54,7 @@ __all__ = [
     "models",
     "networks",
     "optim",
+    "ranking",
     "reference",
     "report",
     "reset",

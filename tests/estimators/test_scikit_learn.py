@@ -64,7 +64,14 @@ def test_fit_pickle_and_clone(classifier: type) -> None:
     model = classifier(hidden=(8,), epochs=2).fit(X, y)
     assert (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()) == before  # pyright: ignore
     expected = model.predict_proba(X)
-    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), clone(model).fit(X, y), model.fit(X, y)):
+    twin: Any = clone(model)
+    copies: list[Any] = [
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+        twin.fit(X, y),
+        model.fit(X, y),
+    ]
+    for other in copies:
         assert np.array_equal(other.predict_proba(X), expected)
     assert len(model.losses_) == 2
     assert not np.array_equal(classifier(hidden=(8,), epochs=2, random_state=1).fit(X, y).predict_proba(X), expected)
@@ -111,6 +118,7 @@ def test_groups_are_split_with_the_rows() -> None:
     assert scores.min() > 0.85
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['sklearn'] = None\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch.nn import functional
@@ -22,8 +24,14 @@ def test_the_weights(beta) -> None:
 
 def test_the_ends_of_beta() -> None:
     assert class_balanced_weights([7, 3], 0.0).tolist() == [1.0, 1.0]
-    found = class_balanced_weights([30, 10], 1 - 1e-14)  # 1 - beta^n in floating point would be off by per cents
-    torch.testing.assert_close(found, torch.tensor([0.5, 1.5], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+def test_no_digits_are_lost_for_a_beta_near_one() -> None:
+    # beta^n is near 1: as a difference of floating-point numbers, 1 - beta^n has half of its digits.
+    beta = 1 - 1e-9
+    inverse = [1 / (1 - Fraction(beta) ** n) for n in (10, 7)]
+    expected = [float(2 * x / sum(inverse)) for x in inverse]
+    torch.testing.assert_close(class_balanced_weights([10, 7], beta).tolist(), expected, rtol=1e-12, atol=0)
 
 
 def test_the_mean_of_the_weighted_cross_entropy() -> None:

@@ -9,6 +9,7 @@ from written_out_ranks import (
     check_evaluation,
     check_labels_are_losses_of_their_own,
     check_one_class_only,
+    check_same,
     check_step,
     draws,
     estimator,
@@ -16,20 +17,20 @@ from written_out_ranks import (
 )
 
 from guidestar import TopK
-from guidestar.losses import STACOLoss, TwoWayPartialAUCLoss
+from guidestar.losses import PairwiseAUCLoss, STACOLoss, TwoWayPartialAUCLoss
 from guidestar.surrogates import logistic, squared_hinge
 
 
 @pytest.mark.parametrize("path", ["matrix", "closed", "tiles"])
 @pytest.mark.parametrize("surrogate", [squared_hinge, logistic])
-@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.7, 0.2), (0.0, 1.0)])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.75, 0.2), (0.0, 1.0)])
 def test_algorithm_31(surrogate, alpha, beta, path, monkeypatch) -> None:
     # The book's lines, but for the sign of the y step; k2 / n- = beta, k1 / n+ = 1 - alpha.
     set_paths(monkeypatch, path)
     lr, lr_outer, lr_weight = 0.25, 0.15, 0.2
     eta1, eta1_outer, eta2 = lr / beta, lr_outer / ((1 - alpha) * beta), lr_weight / beta
     loss = STACOLoss(SAMPLES, alpha, beta, lr=lr, lr_outer=lr_outer, lr_weight=lr_weight, surrogate=surrogate).double()
-    y, nu, outer = dict.fromkeys(range(SAMPLES), 1.0), dict.fromkeys(range(SAMPLES), 0.0), 0.0
+    y, nu, outer = dict.fromkeys(range(SAMPLES), 1 - alpha), dict.fromkeys(range(SAMPLES), 0.0), 0.0
     moved = set()
     for draw in draws(8):
         b1, b2 = len(draw.positives), len(draw.negatives)
@@ -53,6 +54,13 @@ def test_algorithm_31(surrogate, alpha, beta, path, monkeypatch) -> None:
             values = torch.tensor(list(expected.values()), dtype=torch.float64)
             torch.testing.assert_close(dual.memory.values, values, rtol=1e-10, atol=1e-10)
     assert alpha == 0.0 or True in moved
+
+
+def test_the_first_step_is_that_of_all_positives_alike() -> None:
+    # Not 1 / (1 - alpha) times it, as with weights that start at 1.
+    draw = draws(1)[0]
+    first = draw.call(STACOLoss(SAMPLES, 0.875, 1.0, lr_weight=1e-12))
+    check_same(first, draw.call(PairwiseAUCLoss()), draw.scores)
 
 
 def test_the_saddle_point_is_equation_6_29() -> None:

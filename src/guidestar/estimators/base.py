@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def build(features: int, outputs: int, hidden: tuple[int, ...], seed: int) -> nn
     generator = torch.Generator().manual_seed(seed)
     widths = [features, *hidden, outputs]
     layers: list[nn.Module] = []
-    for entering, leaving in zip(widths[:-1], widths[1:], strict=True):
+    for entering, leaving in pairwise(widths):
         linear = nn.Linear(entering, leaving, device="meta").to_empty(device="cpu")
         if hidden:
             nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)

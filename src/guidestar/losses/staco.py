@@ -49,7 +49,8 @@ class STACOLoss(Loss):
         as `PartialAUCLoss`: `scores` and `labels` `[B]` or `[B, L]`, `index` int64 `[B]` or `[B, L]`, `mask` -> scalar.
 
     State:
-        `threshold.memory.values` ($\nu_i$, 0 at the start) and `weight.memory.values` ($y_i$, 1 at the start) float32
+        `threshold.memory.values` ($\nu_i$, 0 at the start) and `weight.memory.values` ($y_i$, 1 - alpha at the start:
+        all positives count alike, as one-way) float32
         `[num_rows * num_labels]`, `outer.memory.values` ($\nu'$, 0 at the start) float32 `[num_labels]`.
 
     Value and gradient:
@@ -68,7 +69,7 @@ class STACOLoss(Loss):
         >>> loss = STACOLoss(num_rows=4, alpha=0.5, beta=0.5)
         >>> scores, labels = torch.tensor([2.0, 1.0, 1.5, 0.0]), torch.tensor([1, 1, 0, 0])
         >>> loss(scores, labels, torch.tensor([0, 1, 2, 3]))
-        tensor(2.5000)
+        tensor(1.7625)
         >>> loss.eval()(scores, labels)
         tensor(2.2500)
     """
@@ -94,7 +95,7 @@ class STACOLoss(Loss):
             check_positive(name, step)
         rows = num_rows * num_labels
         self.threshold = Dual(rows, lr=lr)
-        self.weight = Dual(rows, init=1.0, lr=lr_weight, minimum=0.0, maximum=1.0, maximise=True)
+        self.weight = Dual(rows, init=1.0 - self.alpha, lr=lr_weight, minimum=0.0, maximum=1.0, maximise=True)
         self.outer = Dual(num_labels, lr=lr_outer)
         self.top_negatives = TopK(beta)
         self.top_positives = TopK(1.0 - self.alpha)

@@ -273,7 +273,7 @@ class SteerSettings(Settings):
 
     risk: RiskSettings = Field(
         default=KLSettings(),
-        description="The risk, by its kind: mean, kl, kl_ball, cvar, top_k or chi_square, with that kind's keys.",
+        description="The risk, by kind (mean, kl, kl_stages, kl_ball, cvar, top_k, chi_square, spectral), with its keys.",
     )
 
 
