@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from . import lists
+from . import adult, films, lists, movielens, omniglot
 from .study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (lists.STUDY,)}
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (lists.STUDY, movielens.STUDY, adult.STUDY, films.STUDY, omniglot.STUDY)
+}

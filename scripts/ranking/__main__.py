@@ -11,12 +11,12 @@ python -m scripts.ranking                    # all of it
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from . import figure_absgd, figure_margin, figure_partial, figure_primal_dual, figure_sampler, page
+from . import figure_absgd, figure_margin, figure_partial, figure_primal_dual, figure_sampler, page, page_figures
 from .binary import TASKS, methods_of, task_maker
 from .gather import gather
 from .harness import run
@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", help=f"of {STEPS}; all of them if none is given")
     parser.add_argument("--tasks", default=",".join(TASKS), help="names of tasks, with commas")
+    parser.add_argument("--figures", default=",".join(page_figures.SECTIONS), help="names of figures, with commas")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder of data sets")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,25 +55,24 @@ def main() -> None:
             task["kind"] = TASKS[name]
         save_json(FIGURES / "objectives.json", found)
     if "figures" in steps:
-        draw(options.data)
+        draw(options.data, options.figures.split(","))
     if "page" in steps:
         PAGE.write_text(page.write(FIGURES), encoding="utf-8")
         print(f"written {PAGE.relative_to(ROOT)}")
 
 
-def draw(data: Path) -> None:
-    """The figures, each with its JSON file; one whose JSON file is there is not drawn again."""
-    figures: dict[str, Callable[[], None]] = {
+def draw(data: Path, names: Sequence[str]) -> None:
+    """The figures, each with its JSON file."""
+    made: dict[str, Callable[[], None]] = {
         "absgd": lambda: figure_absgd.run(FIGURES),
         "margin": lambda: figure_margin.run(FIGURES),
         "primal_dual": lambda: figure_primal_dual.run(FIGURES, data, RUNS / "cache"),
         "partial": lambda: figure_partial.run(FIGURES, data, RUNS / "cache"),
         "sampler": lambda: figure_sampler.run(FIGURES, data, RUNS / "cache"),
     }
-    for name, make in figures.items():
-        if not (FIGURES / f"objectives_{name}.json").exists():
-            print(f"figure {name}", flush=True)
-            make()
+    for name in names:
+        print(f"figure {name}", flush=True)
+        made[name]()
 
 
 if __name__ == "__main__":

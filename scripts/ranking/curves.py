@@ -16,11 +16,11 @@ Measure = Callable[[Callable[[Part], Any], Part], float]
 
 
 def curve(
-    task: Any, method: Trained, lr: float, seed: int, every: int, look: Callable[[nn.Module, Any], float]
-) -> dict[str, list[float]]:
+    task: Any, method: Trained, lr: float, seed: int, every: int, look: Callable[[nn.Module, Any], Any]
+) -> dict[str, list[Any]]:
     """Train once; `look` at the model and the loss before the first step and after each `every` steps."""
     torch.manual_seed(seed)
-    model = task.network()
+    model = method.network(task)
     loss = method.make_loss(task)
     optimizer = method.make_optimizer(model, loss, lr)
     steps, values = [0], [look(model, loss)]

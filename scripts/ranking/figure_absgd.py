@@ -137,7 +137,9 @@ def _draw(data: dict[str, Tensor], kept: dict[str, tuple[nn.Linear, Tensor]], sh
             one.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), title=titles[place])
         places = torch.arange(len(shown)) + 1
         for shift, name, colour in ((-0.2, "erm", COLOURS[5]), (0.2, "absgd", COLOURS[1])):
-            axes[0, 1].bar(places + shift, kept[name][1][shown], width=0.4, color=colour, label=NAMES[name])
+            axes[0, 1].bar(
+                (places + shift).tolist(), kept[name][1][shown].tolist(), width=0.4, color=colour, label=NAMES[name]
+            )
         axes[0, 1].axvline(SHOWN[0] + 0.5, color="#888888", linestyle="--")
         axes[0, 1].set(title="mean weight of the circled samples", xlabel="majority | minority: far, then close")
         axes[0, 1].set_xticks(places.tolist())

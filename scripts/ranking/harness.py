@@ -25,9 +25,14 @@ SEEDS = (0, 1, 2)
 class Task(Protocol):
     """What the harness asks of a task."""
 
-    name: str
-    steps: int
-    batch_size: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
     @property
     def rows(self) -> int: ...
@@ -43,8 +48,11 @@ class Task(Protocol):
 class Method(Protocol):
     """What the harness asks of a method: its settings are the values of the one number that is tuned."""
 
-    name: str
-    settings: Sequence[float]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> Sequence[float]: ...
 
     def fit(self, task: Any, setting: float, seed: int) -> Scorer: ...
 
@@ -55,11 +63,12 @@ class Trained:
 
     Args:
         name: of the files and tables.
-        make_loss: the loss of a task; called with what `task.arguments` gives, or, if it has `wrap`, see `train`.
+        make_loss: the loss of a task; called with what `task.arguments` gives.
         make_optimizer: from the model, the loss and the learning rate.
         make_batches: rows of each step, endless, from the task and the seed.
         settings: learning rates to choose from.
         scorer: makes the function that `task.judge` asks for out of the trained model.
+        wrap: what is trained instead of the network itself, around the same parameters; None: nothing around it.
     """
 
     name: str
@@ -68,11 +77,17 @@ class Trained:
     make_batches: Callable[[Any, int], Iterator[Tensor]]
     settings: Sequence[float]
     scorer: Callable[[nn.Module], Scorer]
+    wrap: Callable[[nn.Module], nn.Module] | None = None
+
+    def network(self, task: Any) -> nn.Module:
+        """A new network as it is trained."""
+        model = task.network()
+        return model if self.wrap is None else self.wrap(model)
 
     def fit(self, task: Any, setting: float, seed: int) -> Scorer:
         """Train a new network."""
         torch.manual_seed(seed)
-        model = task.network()
+        model = self.network(task)
         loss = self.make_loss(task)
         optimizer = self.make_optimizer(model, loss, setting)
         for _ in train(task, model, loss, optimizer, self.make_batches(task, seed)):

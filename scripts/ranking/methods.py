@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import guidestar as gs
+from guidestar.networks.compositional import CompositionalStep
 
 from .batches import half_positive, shuffled
 from .harness import Trained
@@ -33,15 +34,25 @@ def adam(model: nn.Module, loss: Any, lr: float) -> torch.optim.Optimizer:
 
 
 def trained(
-    name: str, make_loss: Callable[[BinaryTask], Any], make_batches: Callable[[BinaryTask, int], Iterator[Tensor]]
+    name: str,
+    make_loss: Callable[[BinaryTask], Any],
+    make_batches: Callable[[BinaryTask, int], Iterator[Tensor]],
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Trained:
     """A method with Adam and the common learning rates."""
-    return Trained(name, make_loss, adam, make_batches, RATES, network_scorer)
+    return Trained(name, make_loss, adam, make_batches, RATES, network_scorer, wrap)
 
 
 def cross_entropy(scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
     """The mean logistic loss."""
     return F.binary_cross_entropy_with_logits(scores, labels.float())
+
+
+def compositional(model: nn.Module) -> nn.Module:
+    """The network after a step of cross-entropy."""
+    return CompositionalStep(
+        model, lambda outputs, labels: F.binary_cross_entropy_with_logits(outputs.squeeze(1), labels.float())
+    )
 
 
 def weighted(task: BinaryTask) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -70,6 +81,7 @@ OURS = (
     trained("absgd", lambda task: gs.losses.ABSGDLoss(1.0), shuffled),
     trained("pairwise", lambda task: gs.losses.PairwiseAUCLoss(), half_positive),
     trained("auc_margin", lambda task: gs.losses.AUCMarginLoss(), half_positive),
+    trained("compositional", lambda task: gs.losses.AUCMarginLoss(), half_positive, compositional),
     trained("soap", lambda task: gs.losses.AveragePrecisionLoss(task.rows), half_positive),
     trained("sopa", lambda task: gs.losses.SOPALoss(task.rows, BETA), half_positive),
     trained("sopa_s", lambda task: gs.losses.SOPAsLoss(task.rows), half_positive),

@@ -54,7 +54,7 @@ def panels(path: Path, rows: int, columns: int, size: tuple[float, float]) -> It
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    style = {"svg.hashsalt": path.stem, "font.size": 11, "axes.grid": True, "axes.axisbelow": True}
+    style: dict[Any, Any] = {"svg.hashsalt": path.stem, "font.size": 11, "axes.grid": True, "axes.axisbelow": True}
     style |= {"grid.color": "#dddddd", "axes.titlesize": 11}
     with plt.rc_context(style):
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", facecolor="white", squeeze=False)

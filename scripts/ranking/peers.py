@@ -59,7 +59,7 @@ def _peer(
         return Probabilities(getattr(libauc("losses"), loss)(device="cpu", **rows, **options))
 
     def make_optimizer(model: nn.Module, made: Probabilities, lr: float) -> torch.optim.Optimizer:
-        extra = {} if sizes else {"loss_fn": made.inner}
+        extra: dict[str, Any] = {} if sizes else {"loss_fn": made.inner}
         if mode is not None:
             extra["mode"] = mode
         found = getattr(libauc("optimizers"), optimizer)

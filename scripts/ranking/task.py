@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from guidestar.networks.compositional import CompositionalStep
+
 from .metrics import ranking_metrics
 
 EVALUATION_BATCH = 1024
@@ -73,7 +75,9 @@ class BinaryTask:
 
     def arguments(self, model: nn.Module, rows: Tensor) -> tuple[Tensor, ...]:
         """What a loss is called with for these training rows: scores, labels, rows."""
-        return model(self.train.x[rows]).squeeze(1), self.train.y[rows], rows
+        x, y = self.train.x[rows], self.train.y[rows]
+        scores = model(x, y) if isinstance(model, CompositionalStep) else model(x)
+        return scores.squeeze(1), y, rows
 
     def facts(self) -> dict[str, Any]:
         """What the page says about the task."""

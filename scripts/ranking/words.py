@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ def mean(values: Values) -> float:
     return summary.mean if summary is not None and summary.seeds == len(values) else float("-inf")
 
 
-def best(values: dict[str, Values]) -> str:
+def best(values: Mapping[str, Values]) -> str:
     """The name with the highest mean.
 
     Example:
@@ -69,8 +69,8 @@ class Comparison:
 def compare(methods: dict[str, Any], metric: str, ours: Sequence[str], others: Sequence[str]) -> Comparison:
     """The best of `ours` and the best of `others` among the methods that were run."""
     groups = [{name: methods[name]["test"][metric] for name in names if name in methods} for names in (ours, others)]
-    names = [best(group) for group in groups]
-    return Comparison(*names, paired_difference(groups[0][names[0]], groups[1][names[1]]))
+    first, second = (best(group) for group in groups)
+    return Comparison(first, second, paired_difference(groups[0][first], groups[1][second]))
 
 
 def tally(comparisons: Sequence[Comparison]) -> str:

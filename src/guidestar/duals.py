@@ -139,13 +139,13 @@ class Dual(Stateful):
             active = None if active is None else distributed.gather(active.reshape(-1))
             gradient = merge_duplicates(rows, gradient, active=active)
         if self.velocity is not None:
-            gradient = self.momentum * self.velocity.read(rows).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
-            self.velocity.write(rows, gradient, active)
-        before = self.memory.read(rows).to(gradient.dtype)
+            gradient = self.momentum * self.velocity.read(rows, checked=True).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
+            self.velocity.write(rows, gradient, active, checked=True)
+        before = self.memory.read(rows, checked=True).to(gradient.dtype)
         if self.lr_cut is not None:
             gradient = torch.where(before <= self.lr_cut[0], gradient * self.lr_cut[1], gradient)
         moved = torch.add(before, gradient, alpha=self.sign * self.lr)
-        self.memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active)
+        self.memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active, checked=True)
 
     def extra_repr(self) -> str:
         return f"lr={self.lr}, momentum={self.momentum}, bounds={self.bounds}, maximise={self.sign > 0}"

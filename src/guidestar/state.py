@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ UNSEEN = float("inf")
 
 def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
     # Not values[rows]: that is a view for an index that is a scalar, and would change with the memory.
+    if rows.ndim == 1:
+        return values.index_select(0, rows)
     return values.index_select(0, rows.reshape(-1)).reshape((*rows.shape, *values.shape[1:]))
 
 
@@ -73,17 +76,23 @@ class PerSampleState(nn.Module):
         # torch.compile may read a slice of the rows again in the backward pass, where they have changed already.
         return torch.zeros((), dtype=torch.int64, device=self.values.device) if torch.compiler.is_compiling() else None
 
-    def read(self, index: Tensor | None) -> Tensor:
-        """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`; None: of the first, `[*shape]`."""
+    def read(self, index: Tensor | None, *, checked: bool = False) -> Tensor:
+        """A copy of the rows `index` (any shape of int64), `[*index.shape, *shape]`; None: of the first, `[*shape]`.
+
+        `checked`: the index is what `on_device` gave, and is not checked again.
+        """
         if index is None:
             return self.values[0].clone()
-        rows = self.on_device(index)
+        rows = index if checked else self.on_device(index)
         return _read_compiled(self.values, rows) if torch.compiler.is_compiling() else _rows_of(self.values, rows)
 
-    def write(self, index: Tensor | None, values: Tensor, active: Tensor | None = None) -> None:
+    def write(
+        self, index: Tensor | None, values: Tensor, active: Tensor | None = None, *, checked: bool = False
+    ) -> None:
         """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values.
 
         None, or an index that is a scalar, is a single row: `values` `[*shape]`, `active` `[]`; None is the first.
+        `checked` as in `read`.
         """
         if not self.writable or (index is not None and index.numel() == 0):
             return
@@ -95,8 +104,11 @@ class PerSampleState(nn.Module):
             index, values = index.reshape(1), values.unsqueeze(0)
             active = None if active is None else active.reshape(1)
         with torch.no_grad():
-            rows, values = self.on_device(index), values.detach().to(self.values.dtype)
-            if active is not None:
+            rows = index if checked else self.on_device(index)
+            values = values.detach().to(self.values.dtype)
+            if active is not None and may_look(active):
+                rows, values = rows[active], values[active]
+            elif active is not None:
                 # No data-dependent shapes: an inactive entry repeats the first active one (or what is stored, if none is).
                 first = active.to(torch.int8).argmax().reshape(1)
                 spare = torch.where(active.any(), values[first], self.values[rows[first]])
@@ -113,8 +125,8 @@ class PerSampleState(nn.Module):
         """
         if index.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"`index` must be an int64 tensor of row numbers. Found dtype {index.dtype}.")
-        if index.device.type == "cpu" and index.numel() and not torch.compiler.is_compiling():
-            low, high = (int(bound) for bound in torch.aminmax(index))
+        if may_look(index) and index.numel():
+            low, high = (bound.item() for bound in torch.aminmax(index))
             if low < 0 or high >= len(self):
                 raise IndexError(
                     f"`index` must lie in [0, {len(self)}), one row for each of the {len(self)} rows of memory. Found "
@@ -284,6 +296,21 @@ def expand(flags: Tensor, like: Tensor) -> Tensor:
     return flags.reshape((*flags.shape, *([1] * (like.ndim - flags.ndim))))
 
 
+def may_look(values: Tensor) -> bool:
+    """Whether looking at values costs no synchronisation and no graph break: on a CPU, and not compiling.
+
+    Example:
+        >>> may_look(torch.zeros(1))
+        True
+    """
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _distinct(index: Tensor) -> bool:
+    ordered = np.sort(index.numpy())  # several times faster than torch's
+    return not (ordered[1:] == ordered[:-1]).any()
+
+
 def merge_duplicates(index: Tensor, values: Tensor, *, active: Tensor | None = None, log_space: bool = False) -> Tensor:
     """The mean of `values` `[R, ...]` over equal entries of `index` `[R]`, at each of them.
 
@@ -300,6 +327,8 @@ def merge_duplicates(index: Tensor, values: Tensor, *, active: Tensor | None = N
         return values
     if active is not None:  # a number of its own for each that does not count, below all rows
         index = torch.where(active, index, -1 - torch.arange(len(index), device=index.device))
+    if may_look(index) and _distinct(index):
+        return values
     order = torch.argsort(index, stable=True)
     ordered = index[order]
     segment = torch.zeros_like(index)

@@ -172,7 +172,7 @@ class Tracker(Stateful):
         if rows is not None and rows.ndim > 0:
             new = merge_duplicates(rows, new, active=active, log_space=self.log_space)
             previous = None if previous is None else merge_duplicates(rows, previous, active=active)
-        old = memory.read(rows).to(new.dtype)
+        old = memory.read(rows, checked=True).to(new.dtype)
         epoch = None if self.epoch is None else self.epoch.number
         if self.log_space:
             log_new, log_old = (_cast(rate, new) for rate in self.schedule.log_rates(old, epoch))
@@ -184,7 +184,7 @@ class Tracker(Stateful):
                 correction = (1 - gamma) if self.gamma_prime is None else self.gamma_prime
                 mixed = mixed + correction * (new - previous)
         mixed = torch.where(old == UNSEEN, new, mixed)
-        memory.write(rows, mixed, active)
+        memory.write(rows, mixed, active, checked=True)
         return mixed
 
     def _check(self, estimate: Tensor, index: Tensor | None, previous: Tensor | None) -> None:

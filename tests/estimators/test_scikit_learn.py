@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_iris
@@ -116,6 +117,9 @@ def test_groups_are_split_with_the_rows() -> None:
     groups = (X[:, 0] > X[:, 0].mean()).astype(int)
     scores = cross_val_score(GroupDROClassifier(epochs=3), X, y, params={"groups": groups}, cv=3)
     assert scores.min() > 0.85
+    with config_context(enable_metadata_routing=True):
+        model = GroupDROClassifier(epochs=3).set_fit_request(groups=True)
+        assert np.array_equal(cross_val_score(model, X, y, params={"groups": groups}, cv=3), scores)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from written_out_ranks import (
 )
 
 from guidestar.losses import SOTAsLoss
+from guidestar.ranking.positive_rows import positive_rows
 from guidestar.surrogates import logistic, squared_hinge
 
 paths = pytest.mark.parametrize("path", ["matrix", "closed", "tiles"])
@@ -82,6 +83,16 @@ def test_several_labels_are_losses_of_their_own() -> None:
     check_labels_are_losses_of_their_own(
         SOTAsLoss(SAMPLES, 0.5, 0.8, num_labels=3, **settings), lambda: SOTAsLoss(SAMPLES, 0.5, 0.8, **settings)
     )
+
+
+def test_rows_of_the_positives_alone_are_enough() -> None:
+    truth = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]])
+    rows = positive_rows(truth)
+    dense, sparse = SOTAsLoss(5, num_labels=3).double(), SOTAsLoss(2, num_labels=3).double()  # 5 positives, 3 labels
+    for seed in range(3):
+        rng = torch.Generator().manual_seed(seed)
+        scores = torch.randn(5, 3, generator=rng, dtype=torch.float64).requires_grad_()
+        check_same(sparse(scores, truth, rows), dense(scores, truth, torch.arange(5)), scores)
 
 
 def test_evaluation_is_that_of_the_batch_and_writes_nothing() -> None:

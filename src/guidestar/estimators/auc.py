@@ -18,7 +18,7 @@ class AUCClassifier(RankingClassifier):
 
     A linear model or an MLP is trained with `PairwiseAUCLoss` on batches with a fixed number of positives
     (`DualSampler`). An epoch is one pass over the negatives. Probabilities are made of the scores afterwards, by Platt's
-    method on the training rows: see `predict_proba`.
+    method on the training rows: see `predict_proba` and `predict`.
 
     Equations:
         Section 6.4.1 of the book (method 1).

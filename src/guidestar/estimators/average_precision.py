@@ -18,7 +18,7 @@ class AveragePrecisionClassifier(RankingClassifier):
 
     A linear model or an MLP is trained with `AveragePrecisionLoss` (SOAP), which keeps running averages of each
     positive's rank, on batches with a fixed number of positives (`DualSampler`). An epoch is one pass over the negatives.
-    Probabilities are made of the scores afterwards, by Platt's method on the training rows: see `predict_proba`.
+    Probabilities are made of the scores afterwards, by Platt's method on the training rows: see `predict_proba` and `predict`.
 
     Equations:
         6.22; Alg. 28 (SOAP).

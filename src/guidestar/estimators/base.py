@@ -70,7 +70,8 @@ class TableEstimator(BaseEstimator):
         """
         self.mean_ = X.mean(axis=0, dtype=np.float64) if self.standardize else np.zeros(X.shape[1])
         spread = X.std(axis=0, dtype=np.float64) if self.standardize else np.ones(X.shape[1])
-        self.scale_ = np.where(spread > 0.0, spread, 1.0)  # a constant column stays 0
+        # A constant column stays at 0; its computed spread may be a rounding error.
+        self.scale_ = np.where(spread > 1e-12 * np.abs(self.mean_), spread, 1.0)
         device = torch.device(self.device)
         rows = torch.from_numpy((X - self.mean_) / self.scale_).float().to(device)
         network = build(X.shape[1], outputs, tuple(self.hidden), seed).to(device)

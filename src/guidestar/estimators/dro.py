@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -81,7 +81,7 @@ class DROClassifier(SoftmaxClassifier):
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> DROClassifier:
+    def fit(self, X: Any, y: Any) -> Self:
         """Train on a table.
 
         Args:

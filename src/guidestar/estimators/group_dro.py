@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class GroupDROClassifier(SoftmaxClassifier):
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> GroupDROClassifier:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Train on a table.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -26,12 +26,9 @@ class RankingClassifier(ClassifierMixin, TableEstimator):
     The positive class is `classes_[1]`. Batches come from `DualSampler`; a batch that asks for more positives (or
     negatives) than there are takes all of them.
 
-    A ranking has no scale and no threshold. After training, $p = 1 / (1 + e^{-(a s + b)})$, $a > 0$, is fitted to the
-    scores s of the training rows (Platt's method, with his smoothed targets). `decision_function` is $a s + b$,
-    `predict_proba` is p, and `predict` says the positive class where p is above 1/2. So the order is the network's own,
-    while the probabilities are those of the training set: too sure where the model overfits
-    (`sklearn.calibration.CalibratedClassifierCV` fits them to rows that were left out), and 1/2 is a poor threshold where
-    positives are rare (`sklearn.model_selection.TunedThresholdClassifierCV` finds another).
+    After training, $p = 1 / (1 + e^{-(a s + b)})$ with a > 0 is fitted to the scores s of the training rows.
+    `decision_function` is $a s + b$, `predict_proba` is p, and `predict` says the positive class where p is above 1/2: the
+    order is the network's own.
     """
 
     rate: float
@@ -45,7 +42,7 @@ class RankingClassifier(ClassifierMixin, TableEstimator):
     def _loss(self, num_rows: int) -> Loss:
         """The loss, new, for a table with this number of rows."""
 
-    def fit(self, X: Any, y: Any) -> Any:
+    def fit(self, X: Any, y: Any) -> Self:
         """Train on a table.
 
         Args:
@@ -98,7 +95,11 @@ class RankingClassifier(ClassifierMixin, TableEstimator):
         return slope * outputs[:, 0] + offset
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the two classes `[n, 2]`; see the class for how much they can be trusted.
+        """Probabilities of the two classes `[n, 2]`.
+
+        A ranking has no scale: they are a sigmoid of the score that is fitted to the training rows (Platt's method), so
+        they are too sure where the model overfits. `sklearn.calibration.CalibratedClassifierCV` fits one to rows that
+        were left out.
 
         Args:
             X: numbers `[n, features]`.
@@ -108,6 +109,9 @@ class RankingClassifier(ClassifierMixin, TableEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The more probable class `[n]`.
+
+        Where positives are rare, 1/2 is a poor threshold: `sklearn.model_selection.TunedThresholdClassifierCV` finds
+        another.
 
         Args:
             X: numbers `[n, features]`.

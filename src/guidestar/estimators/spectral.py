@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class SpectralRegressor(RegressorMixin, TableEstimator):
     weighs the errors by their ranks; it is taken within the batch, so a batch should hold some of the tail.
 
     Equations:
-        6.116 within the batch, for the default risk.
+        6.116 (within the batch), with `Spectral(superquantile(alpha))`.
 
     Args:
         risk: a risk over samples, without rows of its own; each fit trains a copy. None:
@@ -83,7 +83,7 @@ class SpectralRegressor(RegressorMixin, TableEstimator):
         self.device = device
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> SpectralRegressor:
+    def fit(self, X: Any, y: Any) -> Self:
         """Train on a table.
 
         Args:

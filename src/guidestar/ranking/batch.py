@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from guidestar import distributed
-from guidestar.state import math_dtype
+from guidestar.state import math_dtype, may_look
+
+#: How many positives and how many negatives each label has, `[L]` each.
+Sizes = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class BinaryBatch:
         rows: memory rows of (sample, label), int64 `[L, B]`, or None without an index.
         learnable: which labels have both classes, bool `[L]`.
         single: the scores had no dimension of labels.
+        sizes: the numbers of positives and of negatives of each label, on a CPU, where it costs nothing to know them.
     """
 
     scores: Tensor
@@ -65,14 +70,19 @@ class BinaryBatch:
     rows: Tensor | None
     learnable: Tensor
     single: bool
+    sizes: Sizes | None = None
+
+    @property
+    def complete(self) -> bool:
+        """It is known that every label has both classes, and that there is a label."""
+        return self.sizes is not None and bool(self.sizes[0].size and self.sizes[0].all() and self.sizes[1].all())
 
     def split(self) -> Split:
         """Positives and negatives of each label. Under torch.compile, where shapes are fixed, P = N = B with masks."""
-        scores = self.scores
-        pos, pos_mask = _compact(self.positive)
-        neg, neg_mask = _compact(self.negative)
-        padded = pos_mask is not None or neg_mask is not None
-        if padded or not (pos.shape[1] and neg.shape[1]):  # else every label has both classes
+        scores, sizes = self.scores, self.sizes or (None, None)
+        pos, pos_mask = _compact(self.positive, sizes[0])
+        neg, neg_mask = _compact(self.negative, sizes[1])
+        if not self.complete:
             scores = torch.where(self.learnable.unsqueeze(1), scores, 0.0)
         rows = None if self.rows is None else self.rows.gather(1, pos)
         if rows is not None and pos_mask is not None:
@@ -89,8 +99,8 @@ class BinaryBatch:
             >>> batch.mean_over_labels(torch.tensor([3.0, 5.0]))
             tensor(3.)
         """
-        if _may_look(values) and bool(self.learnable.all()) and len(values):
-            return values.mean()
+        if self.complete:
+            return values.mean() if len(values) > 1 else values.squeeze(0)
         total = torch.where(self.learnable, values, 0.0).sum()
         return total / self.learnable.sum().clamp(min=1) + (self.scores * 0.0).sum()
 
@@ -120,42 +130,57 @@ def binary_batch(
     dtype = math_dtype(scores)
     _check_shapes(scores, labels, index, mask)
     single = scores.ndim == 1
-    count = 1 if single else scores.shape[1]
-    columns = [_columns(scores.to(dtype)), _columns(labels.detach()).to(scores.device)]
-    scores, labels = columns
-    counted = None if mask is None else _columns(mask).to(scores.device).expand(scores.shape)
-    rows = None if index is None else _rows(index.detach().to(scores.device), count)
+    scores, labels = scores.to(dtype), labels.detach().to(scores.device)
+    counted = None if mask is None else _spread(mask.to(scores.device), scores)
+    rows = None if index is None else _rows(index.detach().to(scores.device), scores)
     if learning and distributed.world_size() > 1:
         scores, labels = distributed.gather_with_gradient(scores), distributed.gather(labels)
         counted = None if counted is None else distributed.gather(counted)
         rows = None if rows is None else distributed.gather(rows)
+    scores, labels = _by_label(scores), _by_label(labels)
+    counted = None if counted is None else _by_label(counted)
+    rows = None if rows is None else _by_label(rows)
     positive, negative = labels == 1, labels == 0
-    known = positive | negative
-    complete = _may_look(labels) and bool(known.all())
-    if _may_look(labels) and not complete:
-        _check_labels(labels, known, counted)
-    if counted is not None:
-        positive, negative, known = positive & counted, negative & counted, known & counted
+    sizes = _sizes(positive, negative) if may_look(labels) else None
+    complete = sizes is not None and sizes[0].sum() + sizes[1].sum() == labels.numel()
     if counted is not None or not complete:
+        known = positive | negative
+        if sizes is not None and not complete:
+            _check_labels(labels, known, counted)
+        known = known if counted is None else known & counted
+        positive, negative = positive & known, negative & known
         # Only what counts stays: a NaN that is masked must reach neither the value nor, as 0 * NaN, a gradient.
         scores = torch.where(known, scores, 0.0)
-    learnable = positive.any(0) & negative.any(0)
-    return BinaryBatch(scores.T, positive.T, negative.T, None if rows is None else rows.T, learnable, single)
+        sizes = None if sizes is None else _sizes(positive, negative)
+    if sizes is None:
+        learnable = positive.any(1) & negative.any(1)
+    else:
+        learnable = torch.from_numpy((sizes[0] > 0) & (sizes[1] > 0))
+    return BinaryBatch(scores, positive, negative, rows, learnable, single, sizes)
 
 
-def _columns(values: Tensor) -> Tensor:
-    return values.unsqueeze(1) if values.ndim == 1 else values
+def _by_label(values: Tensor) -> Tensor:
+    """`[L, B]` of `[B]` or `[B, L]`."""
+    return values.unsqueeze(0) if values.ndim == 1 else values.T
 
 
-def _rows(index: Tensor, count: int) -> Tensor:
-    """Memory rows `[B, L]` of (sample, label)."""
-    if index.ndim == 2:
-        return index.to(torch.int64)
-    labels = torch.arange(count, device=index.device)
-    return index.to(torch.int64).unsqueeze(1) * count + labels
+def _spread(mask: Tensor, scores: Tensor) -> Tensor:
+    return mask if mask.ndim == scores.ndim else mask.unsqueeze(1).expand(scores.shape)
 
 
-def _compact(which: Tensor) -> tuple[Tensor, Tensor | None]:
+def _rows(index: Tensor, scores: Tensor) -> Tensor:
+    """Memory rows of (sample, label), in the shape of the scores."""
+    index = index.to(torch.int64)
+    if index.ndim == scores.ndim:
+        return index
+    return index.unsqueeze(1) * scores.shape[1] + torch.arange(scores.shape[1], device=index.device)
+
+
+def _sizes(positive: Tensor, negative: Tensor) -> Sizes:
+    return np.count_nonzero(positive.numpy(), axis=1), np.count_nonzero(negative.numpy(), axis=1)
+
+
+def _compact(which: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
     """Positions of the true entries of each row, padded with the first of them, and which are no pads."""
     size = which.shape[1]
     order = torch.arange(size, device=which.device)
@@ -163,16 +188,29 @@ def _compact(which: Tensor) -> tuple[Tensor, Tensor | None]:
         first = which.to(torch.int8).argmax(1, keepdim=True) if size else which.new_zeros((len(which), 1)).long()
         return torch.where(which, order, first), which
     if len(which) == 1:
-        return which[0].nonzero().T, None
-    counts = which.sum(1)
-    shortest, longest = torch.stack(counts.aminmax()).tolist() if len(counts) else (0, 0)
+        return which.nonzero()[:, 1].unsqueeze(0), None
+    if counts is not None:
+        return _compact_on_cpu(which.numpy(), counts)
+    found = which.sum(1)
+    shortest, longest = torch.stack(found.aminmax()).tolist() if len(found) else (0, 0)
     slots = torch.where(which, which.cumsum(1) - 1, longest)
-    found = torch.zeros((len(which), longest + 1), dtype=torch.int64, device=which.device)
-    found = found.scatter_(1, slots, order.expand_as(slots))[:, :longest]
+    places = torch.zeros((len(which), longest + 1), dtype=torch.int64, device=which.device)
+    places = places.scatter_(1, slots, order.expand_as(slots))[:, :longest]
     if shortest == longest:
-        return found, None
-    mask = order[:longest] < counts.unsqueeze(1)
-    return torch.where(mask, found, found[:, :1]), mask
+        return places, None
+    mask = order[:longest] < found.unsqueeze(1)
+    return torch.where(mask, places, places[:, :1]), mask
+
+
+def _compact_on_cpu(which: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    columns = which.nonzero()[1]
+    longest = int(counts.max(initial=0))
+    if columns.size == len(counts) * longest:
+        return torch.from_numpy(columns.reshape(len(counts), longest)), None
+    mask = np.arange(longest) < counts[:, None]
+    places = np.zeros(mask.shape, dtype=np.int64)
+    places[mask] = columns
+    return torch.from_numpy(np.where(mask, places, places[:, :1])), torch.from_numpy(mask)
 
 
 def _take(scores: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
@@ -206,11 +244,6 @@ def _check_shapes(scores: Tensor, labels: Tensor, index: Tensor | None, mask: Te
             f"`mask` must have one entry for each sample, shape {shape[:1]}, or for each score, {shape}. Found "
             f"{tuple(mask.shape)}."
         )
-
-
-def _may_look(values: Tensor) -> bool:
-    """Whether looking at values costs no synchronisation and no graph break."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _check_labels(labels: Tensor, known: Tensor, counted: Tensor | None) -> None:

@@ -13,8 +13,9 @@ def positive_rows(labels: Tensor) -> Tensor:
     """Number the positive entries of a data set's labels, so that a memory needs one row for each of them only.
 
     A loss over positives remembers something of each (sample, label) that is positive. By default its memory has a row
-    for every pair of a sample and a label; with `index` `[B, L]` made of these numbers it has as many rows as there are
-    positives.
+    for every pair of a sample and a label; with `index` `[B, L]` made of these numbers it needs only as many rows as
+    there are positives, `rows.max() + 1`: that is `num_rows` with `num_labels=1`. `SOTAsLoss` and `STACOLoss`, which
+    also remember something of each label, keep their `num_labels` L and take the L-th part of it, rounded up.
 
     Equations:
         the rows of u in Alg. 28 and Alg. 30, of nu in Alg. 29.

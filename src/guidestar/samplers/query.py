@@ -40,7 +40,8 @@ class QuerySampler(PositionedSampler):
 
     Shapes:
         `query` and `relevance` `[n]`; yields lists of $Q \cdot M$ row numbers, a query after the other, in each the
-        relevant rows first; `scores.view(-1, sampler.length)` is `[Q, M]` with `Q = queries_per_batch / world`.
+        relevant rows first (a list with repetitions: in each of them). `scores.view(-1, sampler.length)` is `[Q, M]`,
+        with `Q = queries_per_batch / world`.
 
     State:
         `epoch` and `step` (`state_dict`). `excluded`: the queries that are never drawn.
