@@ -71,6 +71,7 @@ class Task:
     num_groups: int = len(GROUPS)
     groups_per_batch: int = len(GROUPS)
     samples_per_group: int = SAMPLES
+    l2: float = 0.0
     steps: int = STEPS
     every: int = EVERY
 

@@ -16,7 +16,7 @@ from guidestar.samplers import GroupSampler
 
 from .optimize import descend, endless, shuffled
 
-ADAM_RATES, SGD_RATES = (0.001, 0.004, 0.016), (0.03, 0.2, 1.0)
+ADAM_RATES, SGD_RATES = (0.001, 0.004, 0.016), (0.01, 0.05, 0.25)
 #: Step sizes of what the losses learn beside the model, and the smoothing of the hinge.
 NU_LR, DUAL_LR, SMOOTHING, GAMMA = 0.05, 0.05, 0.1, 0.5
 TITLES = {
@@ -39,6 +39,7 @@ class Task(Protocol):
     alpha: float
     groups_per_batch: int
     samples_per_group: int
+    l2: float
     steps: int
     every: int
     group: Tensor
@@ -80,6 +81,7 @@ class Trained:
     Args:
         make_loss: from the task.
         settings: learning rates.
+        scale: what the loss is multiplied by, so that the regulariser of the task means the same for every method.
         sgd: plain SGD without momentum, and not Adam.
         by_groups: `GroupSampler`, and not shuffled samples.
         looks_back: the loss also takes the losses at the weights before the last step.
@@ -88,6 +90,7 @@ class Trained:
 
     make_loss: Callable[[Any], nn.Module]
     settings: Sequence[float] = ADAM_RATES
+    scale: Callable[[Any], float] = lambda task: 1.0
     sgd: bool = False
     by_groups: bool = True
     looks_back: bool = False
@@ -99,6 +102,7 @@ class Trained:
         model, loss, batches = task.network(), self.make_loss(task), self._batches(task, seed)
         optimizer = (torch.optim.SGD if self.sgd else torch.optim.Adam)(model.parameters(), lr=setting)
         before: Mapping[str, Tensor] = {}
+        scale = self.scale(task)
 
         def objective(step: int) -> Tensor:
             nonlocal before
@@ -108,7 +112,8 @@ class Trained:
                 with torch.no_grad():
                     more["previous_losses"] = task.losses(lambda x: functional_call(model, dict(before), (x,)), rows)
             before = {name: value.detach().clone() for name, value in model.named_parameters()}
-            return loss(losses, task.group[rows], **more)
+            value = scale * loss(losses, task.group[rows], **more)
+            return value if task.l2 == 0.0 else value + task.l2 / 2 * squared_norm(model)
 
         backward = (lambda losses: jacobian_backward(losses, model.parameters())) if self.jacobian else Tensor.backward
         steps, values = [0], [task.look(model)]
@@ -124,6 +129,21 @@ class Trained:
         return shuffled(len(task.group), task.groups_per_batch * task.samples_per_group, seed)
 
 
+def squared_norm(model: nn.Module) -> Tensor:
+    """Of all parameters."""
+    return torch.stack([parameter.square().sum() for parameter in model.parameters()]).sum()
+
+
+def _over_alpha(task: Task) -> float:
+    """The losses of (6.17) are alpha times CVaR."""
+    return 1.0 / task.alpha
+
+
+def _all_groups(task: Task) -> float:
+    """The sum over the groups of a batch to that over all groups."""
+    return task.num_groups / task.groups_per_batch
+
+
 def _cvar(task: Task) -> gs.CVaR:
     return gs.CVaR(task.alpha, lr=NU_LR, smoothing=SMOOTHING)
 
@@ -131,17 +151,22 @@ def _cvar(task: Task) -> gs.CVaR:
 METHODS: Mapping[str, Trained] = {
     "erm": Trained(lambda task: Average(), by_groups=False),
     "erm_groups": Trained(lambda task: Average()),
-    "online": Trained(lambda task: gs.losses.OnlineGroupDROLoss(task.num_groups, lr=DUAL_LR)),
+    "online": Trained(lambda task: gs.losses.OnlineGroupDROLoss(task.num_groups, lr=DUAL_LR), scale=_all_groups),
     "primal_dual": Trained(lambda task: gs.losses.PrimalDualGroupDROLoss(task.num_groups, task.alpha, lr=DUAL_LR)),
     "sonx": Trained(
-        lambda task: gs.losses.SONXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=NU_LR), SGD_RATES, sgd=True
+        lambda task: gs.losses.SONXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=NU_LR),
+        SGD_RATES,
+        scale=_over_alpha,
+        sgd=True,
     ),
     "sonex": Trained(
-        lambda task: gs.losses.SONEXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=NU_LR, smoothing=SMOOTHING)
+        lambda task: gs.losses.SONEXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=NU_LR, smoothing=SMOOTHING),
+        scale=_over_alpha,
     ),
     "alexr": Trained(
         lambda task: gs.losses.ALEXRLoss(task.num_groups, task.alpha, dual_lr=1.0, lr=NU_LR),
         SGD_RATES,
+        scale=_over_alpha,
         sgd=True,
         looks_back=True,
     ),

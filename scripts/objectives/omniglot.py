@@ -30,8 +30,10 @@ DIRECTIONS, GRID, FEATURES, SCALE = 8, 7, 128, 4.0
 BATCH, EPOCHS = 128, 12
 #: Training images on which the full cross-entropy is looked at.
 LOOKED_AT = 2000
-RATES = (3.0, 10.0, 30.0)
-SCENT_ALPHA, SOX_GAMMA, ASGD_LR = 100.0, 0.5, 0.5
+RATES = (5.0, 10.0, 20.0, 40.0)
+#: Of the step sizes of nu: the best on validation images of seed 0 at the rate 10 from 10, 100, 1000; 0.2, 0.5, 0.9; and
+#: 0.1, 0.5, 1.
+SCENT_ALPHA, SOX_GAMMA, ASGD_LR = 1000.0, 0.9, 1.0
 TITLES = {
     "full": "full softmax",
     "scent": "SCENT",

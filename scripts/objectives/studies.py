@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from . import adult, films, lists, movielens, omniglot
+from . import adult, films, lists, longtail, movielens, omniglot, spectral
 from .study import Study
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (lists.STUDY, movielens.STUDY, adult.STUDY, films.STUDY, omniglot.STUDY)
+    study.name: study
+    for study in (
+        lists.STUDY,
+        movielens.STUDY,
+        adult.STUDY,
+        films.STUDY,
+        omniglot.STUDY,
+        *spectral.STUDIES,
+        longtail.STUDY,
+    )
 }

@@ -24,7 +24,7 @@ def curve(
     loss = method.make_loss(task)
     optimizer = method.make_optimizer(model, loss, lr)
     steps, values = [0], [look(model, loss)]
-    for step in train(task, model, loss, optimizer, method.make_batches(task, seed)):
+    for step in train(task, model, loss, optimizer, method.make_batches(task, seed), task.steps):
         if step % every == 0:
             steps.append(step)
             values.append(look(model, loss))

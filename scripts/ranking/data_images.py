@@ -2,7 +2,7 @@
 
 The classes are split into two halves by their number: 0 to 4 are negative, 5 to 9 positive. Of the training images,
 24,000 negatives are drawn and as many positives as the positive rate asks for; the validation part (other training
-images) and the test part (all test images) are balanced.
+images) and the test part (all test images) are balanced. CIFAR-10's images are halved to 16 x 16 pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .task import BinaryTask, Part
 
@@ -55,14 +56,16 @@ def load_images(name: str, rate: float, seed: int, data: Path, cache: Path) -> B
     valid = np.concatenate([drawn[value][-VALIDATION:] for value in (0, 1)])
     if len(np.intersect1d(train, valid)):
         raise ValueError(f"{name} has too few images for {NEGATIVES} negatives and a validation part.")
-    shape = images.shape[1:]
     title, steps = SETS[name]
+    pixels = _halved if name == "cifar" else _pixels
+    test = Part(pixels(test_images), torch.from_numpy((test_classes >= 5).astype(np.int64)))
+    shape = (test.x.shape[1], test.x.shape[2], test.x.shape[3])
     return BinaryTask(
         name=f"{name}-{round(100 * rate):02d}",
         title=f"{title}, {100 * rate:g} % positive",
-        train=Part(_pixels(images[train]), torch.from_numpy(labels[train])),
-        valid=Part(_pixels(images[valid]), torch.from_numpy(labels[valid])),
-        test=Part(_pixels(test_images), torch.from_numpy((test_classes >= 5).astype(np.int64))),
+        train=Part(pixels(images[train]), torch.from_numpy(labels[train])),
+        valid=Part(pixels(images[valid]), torch.from_numpy(labels[valid])),
+        test=test,
         network=lambda: Convolutions(shape),
         steps=steps,
         batch_size=BATCH_SIZE,
@@ -72,6 +75,11 @@ def load_images(name: str, rate: float, seed: int, data: Path, cache: Path) -> B
 def _pixels(images: np.ndarray) -> Tensor:
     """uint8 `[n, C, H, W]` to floats around 0."""
     return torch.from_numpy(np.ascontiguousarray(images)).float().div_(127.5).sub_(1.0)
+
+
+def _halved(images: np.ndarray) -> Tensor:
+    """The same at half the size, by the mean of four pixels."""
+    return functional.avg_pool2d(_pixels(images), 2)
 
 
 def _read(name: str, data: Path, cache: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -67,23 +67,23 @@ def fingerprints(name: str, data: Path, cache: Path) -> tuple[np.ndarray, np.nda
     kept = cache / f"{name}_morgan.npz"
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, **_compute(data / "molecules" / f"{name}.csv.gz", SETS[name][0]))
+        bits, labels, scaffolds = _compute(data / "molecules" / f"{name}.csv.gz", SETS[name][0])
+        np.savez(kept, bits=bits, labels=labels, scaffolds=scaffolds)
     with np.load(kept) as archive:
         return archive["bits"], archive["labels"], archive["scaffolds"]
 
 
-def _compute(path: Path, column: str) -> dict[str, np.ndarray]:
+def _compute(path: Path, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem, rdBase
         from rdkit.Chem import rdFingerprintGenerator
         from rdkit.Chem.Scaffolds import MurckoScaffold
     except ImportError as error:
         raise ImportError("The molecules need rdkit: pip install 'guidestar[peers]'.") from error
-    RDLogger.DisableLog("rdApp.*")
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
     bits, labels, scaffolds = [], [], []
     number: dict[str, int] = {}
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
+    with rdBase.BlockLogs(), gzip.open(path, "rt", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             molecule = Chem.MolFromSmiles(row["smiles"])
             if molecule is None or not row[column]:
@@ -92,4 +92,4 @@ def _compute(path: Path, column: str) -> dict[str, np.ndarray]:
             labels.append(int(float(row[column])))
             scaffold = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule)
             scaffolds.append(number.setdefault(scaffold, len(number)))
-    return {"bits": np.stack(bits), "labels": np.array(labels), "scaffolds": np.array(scaffolds)}
+    return np.stack(bits), np.array(labels), np.array(scaffolds)

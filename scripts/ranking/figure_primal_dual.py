@@ -39,9 +39,9 @@ def sgd(model: nn.Module, loss: nn.Module, lr: float, momentum: float) -> torch.
 def methods() -> tuple[Trained, ...]:
     """The three; each has three learning rates to choose from."""
     made = (
-        ("sgda", partial(sgd, momentum=0.0), (0.01, 0.03, 0.1)),
-        ("pdma", partial(sgd, momentum=0.9), (0.003, 0.01, 0.03)),
-        ("pdadam", adam, (5e-4, 2e-3, 8e-3)),
+        ("sgda", partial(sgd, momentum=0.0), (0.03, 0.1, 0.3)),
+        ("pdma", partial(sgd, momentum=0.9), (0.01, 0.03, 0.1)),
+        ("pdadam", adam, (2e-3, 8e-3, 3e-2)),
     )
     return tuple(
         Trained(name, lambda task: gs.losses.AUCMarginLoss(MARGIN), optimizer, half_positive, rates, network_scorer)

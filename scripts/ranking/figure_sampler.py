@@ -21,12 +21,12 @@ from .data_images import RATES, load_images
 from .harness import Trained
 from .methods import RATES as LEARNING_RATES
 from .methods import adam
-from .output import draw_curves, panels, save_json
+from .output import after_start, draw_curves, panels, save_json
 from .task import network_scorer
 
 BATCH = 64
 POSITIVES = (1, 8, 16, 32, 48)
-EVERY = 50
+EVERY = 25
 
 
 def methods() -> tuple[Trained, ...]:
@@ -49,7 +49,12 @@ def run(folder: Path, data: Path, cache: Path) -> None:
     """All numbers of positives; writes the JSON and the figure."""
     found = tuned_curves(lambda seed: load_images("fashion", RATES["02"], seed, data, cache), methods(), EVERY, measure)
     save_json(folder / "objectives_sampler.json", {"batch": BATCH, "curves": found})
-    with panels(folder / "objectives_sampler.svg", 1, 1, (6.4, 4.4)) as axes:
-        draw_curves(axes[0, 0], found, {name: f"{name} of {BATCH}" for name in found})
+    draw(found, folder / "objectives_sampler.svg")
+
+
+def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """One panel."""
+    with panels(path, 1, 1, (6.4, 4.4)) as axes:
+        draw_curves(axes[0, 0], after_start(found), {name: f"{name} of {BATCH}" for name in found})
         axes[0, 0].set(xlabel="step", ylabel="AP, test part", title="Fashion-MNIST, 2 % positive: positives a batch")
         axes[0, 0].legend()

@@ -11,7 +11,7 @@ from typing import Any
 from .harness import SEEDS, chosen
 from .metrics import TITLES
 
-PACKAGES = ("libauc", "lightgbm", "xgboost", "dro", "rdkit")
+PACKAGES = ("libauc", "lightgbm", "xgboost", "xgboost-cpu", "dro", "rdkit")
 
 
 def gather(

@@ -88,22 +88,59 @@ class Trained:
         """Train a new network."""
         torch.manual_seed(seed)
         model = self.network(task)
+        self.teach(task, model, setting, seed, task.steps)
+        return self.scorer(model)
+
+    def teach(self, task: Any, model: nn.Module, setting: float, seed: int, steps: int) -> None:
+        """Take so many steps from where the network is."""
         loss = self.make_loss(task)
         optimizer = self.make_optimizer(model, loss, setting)
-        for _ in train(task, model, loss, optimizer, self.make_batches(task, seed)):
+        for _ in train(task, model, loss, optimizer, self.make_batches(task, seed), steps):
             pass
-        return self.scorer(model)
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """Half of the steps with one loss, then half with another, whose learning rate is tuned.
+
+    Args:
+        name: of the files and tables.
+        first: the method of the first half.
+        rate: its learning rate.
+        between: done to the network between the halves.
+        second: the method of the second half.
+    """
+
+    name: str
+    first: Trained
+    rate: float
+    between: Callable[[nn.Module], None]
+    second: Trained
+
+    @property
+    def settings(self) -> Sequence[float]:
+        """The learning rates of the second half."""
+        return self.second.settings
+
+    def fit(self, task: Any, setting: float, seed: int) -> Scorer:
+        """Train a new network with one loss and then with the other."""
+        torch.manual_seed(seed)
+        model = task.network()
+        self.first.teach(task, model, self.rate, seed, task.steps // 2)
+        self.between(model)
+        self.second.teach(task, model, setting, seed + 1, task.steps - task.steps // 2)
+        return self.second.scorer(model)
 
 
 def train(
-    task: Any, model: nn.Module, loss: Any, optimizer: torch.optim.Optimizer, batches: Iterator[Tensor]
+    task: Any, model: nn.Module, loss: Any, optimizer: torch.optim.Optimizer, batches: Iterator[Tensor], steps: int
 ) -> Iterator[int]:
-    """Take `task.steps` steps with a cosine schedule; yields the number of steps taken after each of them."""
+    """Take so many steps with a cosine schedule; yields how many were taken after each of them."""
     rates = [group["lr"] for group in optimizer.param_groups]
     model.train()
-    for step in range(task.steps):
+    for step in range(steps):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * (1 + math.cos(math.pi * step / task.steps)) / 2
+            group["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         value = loss(*task.arguments(model, next(batches)))
         optimizer.zero_grad()
         value.backward()

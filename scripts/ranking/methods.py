@@ -18,7 +18,7 @@ import guidestar as gs
 from guidestar.networks.compositional import CompositionalStep
 
 from .batches import half_positive, shuffled
-from .harness import Trained
+from .harness import Trained, TwoStage
 from .task import BinaryTask, network_scorer
 
 RATES = (5e-4, 2e-3, 8e-3)
@@ -77,7 +77,20 @@ BASELINES = (
     trained("ce_weighted", weighted, shuffled),
     trained("focal", lambda task: focal, shuffled),
 )
-OURS = (
+
+
+def new_head(model: nn.Module) -> None:
+    """Random weights for the last linear layer, as the book starts the second stage."""
+    *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
+    last.reset_parameters()
+
+
+def after_cross_entropy(second: Trained) -> TwoStage:
+    """The method on a network that cross-entropy has trained for the first half of the steps."""
+    return TwoStage(f"ce_{second.name}", BASELINES[1], RATES[1], new_head, second)
+
+
+SINGLE = (
     trained("absgd", lambda task: gs.losses.ABSGDLoss(1.0), shuffled),
     trained("pairwise", lambda task: gs.losses.PairwiseAUCLoss(), half_positive),
     trained("auc_margin", lambda task: gs.losses.AUCMarginLoss(), half_positive),
@@ -87,3 +100,5 @@ OURS = (
     trained("sopa_s", lambda task: gs.losses.SOPAsLoss(task.rows), half_positive),
     trained("sota_s", lambda task: gs.losses.SOTAsLoss(task.rows), half_positive),
 )
+BY_NAME = {method.name: method for method in SINGLE}
+OURS = (*SINGLE, *(after_cross_entropy(BY_NAME[name]) for name in ("auc_margin", "soap")))

@@ -64,6 +64,14 @@ def panels(path: Path, rows: int, columns: int, size: tuple[float, float]) -> It
         plt.close(figure)
 
 
+def after_start(curves: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The curves without their first point: an untrained network would squeeze the rest together."""
+    return {
+        name: {"steps": curve["steps"][1:], "values": [values[1:] for values in curve["values"]]}
+        for name, curve in curves.items()
+    }
+
+
 def draw_curves(axes: Any, curves: dict[str, dict[str, Any]], titles: dict[str, str]) -> None:
     """Mean over the seeds and a band of one standard deviation for each name; `steps` and `values` `[seeds][points]`."""
     for number, (name, curve) in enumerate(curves.items()):

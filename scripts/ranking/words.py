@@ -60,9 +60,9 @@ class Comparison:
         if self.difference is None or self.difference.low is None or self.difference.high is None:
             return "not comparable"
         low, high = (f"{100 * end:+.1f}" for end in (self.difference.low, self.difference.high))
-        verdict = "no measurable difference"
+        verdict = "not measurable"
         if self.difference.separated:
-            verdict = "ours is better" if self.higher else "**ours is worse**"
+            verdict = "better" if self.higher else "**worse**"
         return f"{100 * self.difference.mean:+.1f} ({low} to {high}): {verdict}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -73,13 +73,12 @@ def compare(methods: dict[str, Any], metric: str, ours: Sequence[str], others: S
     return Comparison(first, second, paired_difference(groups[0][first], groups[1][second]))
 
 
-def tally(comparisons: Sequence[Comparison]) -> str:
+def tally(comparisons: Sequence[Comparison], others: str) -> str:
     """How often ours had the higher mean, and how often a difference is measurable."""
     higher = sum(comparison.higher for comparison in comparisons)
     separated = [found for found in comparisons if found.difference is not None and found.difference.separated]
     better = sum(found.higher for found in separated)
     return (
-        f"Of these {len(comparisons)} comparisons the best loss of guidestar has the higher mean in {higher}, measurably in "
-        f"{better}; another method has the higher mean in {len(comparisons) - higher}, measurably in "
-        f"{len(separated) - better}."
+        f"Against {others}, the best row of guidestar has the higher mean in {higher} of {len(comparisons)} comparisons, "
+        f"measurably in {better}, and the lower one in {len(comparisons) - higher}, measurably in {len(separated) - better}.\n"
     )

@@ -103,18 +103,17 @@ class PerSampleState(nn.Module):
         if index.ndim == 0:
             index, values = index.reshape(1), values.unsqueeze(0)
             active = None if active is None else active.reshape(1)
-        with torch.no_grad():
-            rows = index if checked else self.on_device(index)
-            values = values.detach().to(self.values.dtype)
-            if active is not None and may_look(active):
-                rows, values = rows[active], values[active]
-            elif active is not None:
-                # No data-dependent shapes: an inactive entry repeats the first active one (or what is stored, if none is).
-                first = active.to(torch.int8).argmax().reshape(1)
-                spare = torch.where(active.any(), values[first], self.values[rows[first]])
-                rows = torch.where(active, rows, rows[first])
-                values = torch.where(expand(active, values), values, spare)
-            self.values.index_copy_(0, rows, values)
+        rows = index if checked else self.on_device(index)
+        values = values.detach().to(self.values.dtype)
+        if active is not None and may_look(active):
+            rows, values = rows[active], values[active]
+        elif active is not None:
+            # No data-dependent shapes: an inactive entry repeats the first active one (or what is stored, if none is).
+            first = active.to(torch.int8).argmax().reshape(1)
+            spare = torch.where(active.any(), values[first], self.values[rows[first]])
+            rows = torch.where(active, rows, rows[first])
+            values = torch.where(expand(active, values), values, spare)
+        self.values.index_copy_(0, rows, values)
 
     def on_device(self, index: Tensor) -> Tensor:
         """`index` where the rows are, checked first if that costs no synchronisation (an index on the CPU).

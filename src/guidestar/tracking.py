@@ -158,8 +158,11 @@ class Tracker(Stateful):
         new = distributed.gather(estimate.reshape(count, *self.shape))
         before = None if previous is None else distributed.gather(previous.to(estimate).reshape(count, *self.shape))
         keep = None if active is None else distributed.gather(active.reshape(count))
-        start = distributed.rank() * count
-        return self._mix(memory, rows, new, before, keep)[start : start + count].reshape(estimate.shape)
+        mixed = self._mix(memory, rows, new, before, keep)
+        if len(mixed) > count:  # of all ranks
+            start = distributed.rank() * count
+            mixed = mixed[start : start + count]
+        return mixed.reshape(estimate.shape)
 
     def _mix(
         self,

@@ -38,9 +38,7 @@ PAIRS = {
     "hinge": Pair(surrogates.hinge, lambda t: max(1 + t, 0.0), lambda t: float(1 + t > 0)),
     "squared": Pair(surrogates.squared, lambda t: (1 + t) ** 2, lambda t: 2 * (1 + t)),
     "logistic": Pair(surrogates.logistic, lambda t: max(t, 0.0) + math.log1p(math.exp(-abs(t))), _logistic_slope),
-    "sigmoid": Pair(
-        surrogates.sigmoid, _logistic_slope, lambda t: _logistic_slope(t) * (1 - _logistic_slope(t))
-    ),
+    "sigmoid": Pair(surrogates.sigmoid, _logistic_slope, lambda t: _logistic_slope(t) * (1 - _logistic_slope(t))),
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guidestar import surrogates
-from guidestar.ranking import closed, rows, tiles
+from guidestar.ranking import closed, rows, slopes, tiles
 
 SURROGATES = {
     "squared": surrogates.squared,
@@ -23,7 +23,7 @@ SURROGATES = {
     "logistic": surrogates.logistic,
     "own": lambda t: torch.tanh(t) + 0.1 * t,
 }
-PATHS = ("matrix", "closed", "tiles")
+PATHS = ("matrix", "closed", "slopes", "slopes in tiles", "tiles")
 every = pytest.mark.parametrize("name", SURROGATES)
 
 
@@ -32,6 +32,11 @@ def use(monkeypatch, path: str) -> None:
     never, always = (1 << 60,) * 2, (0, 0)
     monkeypatch.setattr(rows, "CLOSED_FROM", always if path == "closed" else never)
     monkeypatch.setattr(rows, "TILES_FROM", always if path == "tiles" else never)
+    for name in ("SLOPES_FROM", "EXCESS_SLOPES_FROM"):
+        monkeypatch.setattr(rows, name, always if path.startswith("slopes") else never)
+    if path == "slopes in tiles":
+        monkeypatch.setattr(slopes, "KEEP", (0, 0))
+        monkeypatch.setattr(slopes, "TILE", (5, 5))
     monkeypatch.setattr(tiles, "TILE", (5, 5))  # less than a row: one anchor at a time
 
 
@@ -208,7 +213,7 @@ def test_which_surrogates_have_a_closed_form() -> None:
 
 
 @pytest.mark.parametrize("name", ["squared hinge", "logistic"])
-@pytest.mark.parametrize("path", ["closed", "tiles"])
+@pytest.mark.parametrize("path", ["closed", "slopes in tiles", "tiles"])
 def test_a_second_derivative_is_refused_not_wrong(name, path, monkeypatch) -> None:
     if (name, path) == ("logistic", "closed"):
         name = "hinge"
@@ -217,3 +222,41 @@ def test_a_second_derivative_is_refused_not_wrong(name, path, monkeypatch) -> No
     (gradient,) = torch.autograd.grad(rows.row_sums(a, b, SURROGATES[name]).sin().sum(), a, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@every
+@pytest.mark.parametrize("weights", [None, "weights"])
+@pytest.mark.parametrize("thresholds", [False, True])
+def test_a_second_derivative_of_few_pairs(name, weights, thresholds, monkeypatch) -> None:
+    def second(path: str) -> list[torch.Tensor]:
+        use(monkeypatch, path)
+        torch.manual_seed(0)
+        a, b, nu = inputs("drawn", (2,))
+        w = some_weights(weights, (2,))
+        value = rows.row_hinge_means(a, b, SURROGATES[name], nu, weights=w).mean if thresholds else None
+        value = rows.row_sums(a, b, SURROGATES[name], weights=w) if value is None else value
+        first = torch.autograd.grad(value.sin().sum(), (a, b), create_graph=True)
+        return list(torch.autograd.grad(sum(part.square().sum() for part in first), (a, b)))
+
+    for left, right in zip(second("slopes"), second("matrix"), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-10)
+
+
+def test_a_nan_is_not_hidden_by_slopes(monkeypatch) -> None:
+    use(monkeypatch, "slopes")
+    a, b = torch.zeros(1, 2), torch.tensor([[0.0, float("nan"), 1.0]])
+    for name in ("hinge", "squared hinge", "squared", "logistic"):
+        assert rows.row_means(a, b, SURROGATES[name]).isnan().all()
+        found = rows.row_hinge_means(a, b, SURROGATES[name], torch.zeros(2))
+        assert found.mean.isnan().all()
+        assert found.slope.isnan().all()
+
+
+def test_the_logistic_surrogate_of_large_differences(monkeypatch) -> None:
+    use(monkeypatch, "slopes in tiles")
+    b = torch.linspace(-500, 500, 1001).unsqueeze(0).requires_grad_()
+    found = rows.row_sums(torch.zeros(1, 1), b, functools.partial(surrogates.logistic, scale=3.0))
+    expected = surrogates.logistic(b.double(), 3.0).sum()
+    torch.testing.assert_close(found.double().squeeze(), expected)
+    found.sum().backward()
+    torch.testing.assert_close(b.grad, torch.sigmoid(3.0 * b.detach()))

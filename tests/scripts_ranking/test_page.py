@@ -36,6 +36,7 @@ def results(tmp_path: Path, toy: BinaryTask) -> dict[str, Any]:
     fake_run(runs, "bbbp", "focal", [0.99, 0.99])  # a seed is missing: not counted
     fake_run(runs, "hiv", "ce", [0.60, 0.70, 0.80])
     fake_run(runs, "hiv", "soap", [0.75, 0.72, 0.74])
+    fake_run(runs, "hiv", "libauc_soap", [0.70, 0.70, 0.70])
     found = gather(runs, ("bbbp", "hiv", "adult"), lambda name: lambda seed: toy)
     for task in found["tasks"].values():
         task["kind"] = "molecules"
@@ -46,7 +47,7 @@ def test_gather(results: dict[str, Any]) -> None:
     assert list(results["tasks"]) == ["bbbp", "hiv"]
     assert set(results["tasks"]["bbbp"]["methods"]) == {"ce", "soap", "libauc_soap"}
     assert results["tasks"]["bbbp"]["methods"]["ce"]["test"]["ap"] == [0.80, 0.81, 0.82]
-    assert results["seconds"] == 17.0
+    assert results["seconds"] == 20.0
 
 
 def test_page(results: dict[str, Any], tmp_path: Path) -> None:
@@ -54,12 +55,21 @@ def test_page(results: dict[str, Any], tmp_path: Path) -> None:
     text = page.write(tmp_path).replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
     assert "| cross-entropy | **81.0 ± 1.0** | 70.0 ± 10.0 |" in text
     assert "| `AveragePrecisionLoss` (SOAP) | 71.0 ± 1.0 | **73.7 ± 1.5** |" in text
-    assert "-10.0 (-10.0 to -10.0): **ours is worse**" in text
-    assert "no measurable difference" in text
-    assert "Of these 8 comparisons the best loss of guidestar has the higher mean in 4, measurably in 0;" in text
-    assert "another method has the higher mean in 4, measurably in 4." in text
-    assert "| AP | 1 of 1 tasks | +1.0 |" in text
-    assert "focal" not in text
+    assert (
+        "| cross-entropy: -10.0 (-10.0 to -10.0): **worse** | LibAUC APLoss, SOAP: +1.0 (+1.0 to +1.0): better |"
+        in text
+    )
+    assert "not measurable" in text
+    first, second = re.findall(r"Against (.*)", text)
+    assert first == (
+        "the rows of cross-entropy and focal loss, the best row of guidestar has the higher mean in 4 of 8 comparisons, "
+        "measurably in 0, and the lower one in 4, measurably in 4."
+    )
+    assert second.startswith(
+        "the other libraries, the best row of guidestar has the higher mean in 8 of 8 comparisons,"
+    )
+    assert "| AP | 2 of 2 tasks | +2.3 |" in text
+    assert "| focal loss |" not in text
 
 
 def test_figures_of_the_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,11 +95,12 @@ def test_sections_of_curves(tmp_path: Path) -> None:
     names = {"sgda": one(0.5, 0.5), "pdma": one(0.3, 0.3), "pdadam": one(0.2, 0.2)}
     save_json(tmp_path / "objectives_primal_dual.json", {"curves": names})
     curves = {"mb": one(0.4, 0.4), "sopa": one(0.5, 0.5), "sopa_s": one(0.6, 0.6)}
-    save_json(tmp_path / "objectives_partial.json", {"curves": {"0.3": curves, "0.5": curves}})
+    save_json(tmp_path / "objectives_partial.json", {"curves": {"64": {"0.3": curves, "0.5": curves}}})
     save_json(tmp_path / "objectives_sampler.json", {"batch": 64, "curves": {"1": one(0.2, 0.3), "32": one(0.7, 0.8)}})
     text = "\n".join(page_figures.lines(tmp_path))
     assert "The lowest objective is PDAdam's, the highest AUROC on the test part SGDA's." in text
-    assert "Up to 0.3 the highest is SOPA-s, 10.0 points above SOPA: measurable with 2 seeds." in text
+    assert "| SOPA-s | **60.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.0** | **60.0" in text
+    assert "- batch 64, FPR ≤ 0.3: SOPA less MB +10.0 (+10.0 to +10.0): better" in text
     assert "The highest AP is that of 32 positives a batch." in text
 
 

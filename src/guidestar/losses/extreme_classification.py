@@ -59,8 +59,8 @@ class ExtremeClassificationLoss(Loss):
     Value and gradient:
         $\frac1B \sum_i \nu_{i,t}$, the running estimate of F: add log K for the cross-entropy (and log(B - 1) for the
         book's BSGD loss). With `dual_lr` $\frac1B \sum_i J_i$, which is never below its minimum over $\nu$. The gradient
-        is $Z_t$ of step 8, with $\nu_{i,t}$ after its step. A batch of one sample has nothing to learn
-        from, and is counted in `empty`.
+        is $Z_t$ of step 8; it and $J_i$ are at the $\nu_{i,t}$ after its step. A batch of one sample has nothing to
+        learn from, and is counted in `empty`.
 
     Raises:
         ValueError: shapes do not fit, `index` is missing, negative `counts`, `gamma` beside `dual_lr`, a setting out of

@@ -62,7 +62,7 @@ class PairwiseAUCLoss(Loss):
         learning = self.training and torch.is_grad_enabled()
         with torch.autocast(scores.device.type, enabled=False):
             batch = binary_batch(scores, labels, index, mask, learning=learning)
-            if learning:
+            if learning and not batch.complete:
                 self.empty.add(~batch.learnable)
             split = batch.split()
             by_positive = row_means(split.pos, split.neg, self.surrogate, weights=split.neg_mask)

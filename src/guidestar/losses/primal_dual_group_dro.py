@@ -78,7 +78,7 @@ class PrimalDualGroupDROLoss(Loss):
     ) -> Tensor:
         """The estimate of the weighted loss."""
         means, present = self.groups.in_batch(over_reference(losses, reference_losses), group, mask)
-        means = means * (self.groups.num_groups / present.sum().clamp(min=1))
+        means = means * (self.groups.num_groups / present.sum().clamp(min=1).to(means.dtype))
         p = self.group_weights.values().to(means.dtype)
         if self.training and torch.is_grad_enabled():
             self.empty.add(~present.any())

@@ -24,7 +24,8 @@ class Prospect(Stateful):
     - $v = \frac nB \sum_{i \in I} (q_i \nabla \ell_i(w) - \rho_i g_i) + \bar g$, with $\bar g = \sum_{i=1}^n \rho_i g_i$;
     - $w \leftarrow (w - \eta v) / (1 + \eta \mu)$;
     - then, for the samples of the batch, $\bar g$ changes by $\sum_I (q_i \nabla \ell_i - \rho_i g_i)$, $l_i$, $g_i$ and
-      $\rho_i$ are replaced.
+      $\rho_i$ are replaced. Before a sample's first batch $g_i$ and $\rho_i$ are 0 (v has the same expectation), where the
+      paper begins with a pass of gradients over the data.
 
     - $\mathcal P(\sigma)$, $\nu$, D = `risk`: a `Spectral` with nu > 0, or any risk that is exact within a batch.
     - $\eta$ = `lr`, $\mu$ = `l2`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,7 +60,6 @@ class BinaryBatch:
         positive: which count as positive, bool `[L, B]`.
         negative: which count as negative, bool `[L, B]`; neither where masked or without a label.
         rows: memory rows of (sample, label), int64 `[L, B]`, or None without an index.
-        learnable: which labels have both classes, bool `[L]`.
         single: the scores had no dimension of labels.
         sizes: the numbers of positives and of negatives of each label, on a CPU, where it costs nothing to know them.
     """
@@ -68,11 +68,17 @@ class BinaryBatch:
     positive: Tensor
     negative: Tensor
     rows: Tensor | None
-    learnable: Tensor
     single: bool
     sizes: Sizes | None = None
 
-    @property
+    @cached_property
+    def learnable(self) -> Tensor:
+        """Which labels have both classes, bool `[L]`."""
+        if self.sizes is None:
+            return self.positive.any(1) & self.negative.any(1)
+        return torch.from_numpy((self.sizes[0] > 0) & (self.sizes[1] > 0))
+
+    @cached_property
     def complete(self) -> bool:
         """It is known that every label has both classes, and that there is a label."""
         return self.sizes is not None and bool(self.sizes[0].size and self.sizes[0].all() and self.sizes[1].all())
@@ -152,11 +158,7 @@ def binary_batch(
         # Only what counts stays: a NaN that is masked must reach neither the value nor, as 0 * NaN, a gradient.
         scores = torch.where(known, scores, 0.0)
         sizes = None if sizes is None else _sizes(positive, negative)
-    if sizes is None:
-        learnable = positive.any(1) & negative.any(1)
-    else:
-        learnable = torch.from_numpy((sizes[0] > 0) & (sizes[1] > 0))
-    return BinaryBatch(scores, positive, negative, rows, learnable, single, sizes)
+    return BinaryBatch(scores, positive, negative, rows, single, sizes)
 
 
 def _by_label(values: Tensor) -> Tensor:
@@ -177,20 +179,22 @@ def _rows(index: Tensor, scores: Tensor) -> Tensor:
 
 
 def _sizes(positive: Tensor, negative: Tensor) -> Sizes:
+    if len(positive) == 1:  # much faster than with an axis
+        return np.array([np.count_nonzero(positive.numpy())]), np.array([np.count_nonzero(negative.numpy())])
     return np.count_nonzero(positive.numpy(), axis=1), np.count_nonzero(negative.numpy(), axis=1)
 
 
 def _compact(which: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
     """Positions of the true entries of each row, padded with the first of them, and which are no pads."""
+    if counts is not None:
+        return _compact_on_cpu(which.numpy(), counts)
     size = which.shape[1]
     order = torch.arange(size, device=which.device)
     if torch.compiler.is_compiling():
         first = which.to(torch.int8).argmax(1, keepdim=True) if size else which.new_zeros((len(which), 1)).long()
         return torch.where(which, order, first), which
     if len(which) == 1:
-        return which.nonzero()[:, 1].unsqueeze(0), None
-    if counts is not None:
-        return _compact_on_cpu(which.numpy(), counts)
+        return which[0].nonzero().T, None
     found = which.sum(1)
     shortest, longest = torch.stack(found.aminmax()).tolist() if len(found) else (0, 0)
     slots = torch.where(which, which.cumsum(1) - 1, longest)
@@ -203,7 +207,7 @@ def _compact(which: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor |
 
 
 def _compact_on_cpu(which: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor | None]:
-    columns = which.nonzero()[1]
+    columns = np.flatnonzero(which) if len(which) == 1 else which.nonzero()[1]
     longest = int(counts.max(initial=0))
     if columns.size == len(counts) * longest:
         return torch.from_numpy(columns.reshape(len(counts), longest)), None

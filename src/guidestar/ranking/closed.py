@@ -30,6 +30,11 @@ class Polynomial:
     margin: float
     cut: bool
 
+    def __call__(self, t: Tensor) -> Tensor:
+        """The surrogate of differences."""
+        above = torch.relu(self.margin + t) if self.cut else self.margin + t
+        return above if self.power == 1 else above.square()
+
 
 def polynomial(surrogate: object) -> Polynomial | None:
     """What `squared`, `squared_hinge`, `hinge`, or a `functools.partial` of one with a number as `margin` is; or None.

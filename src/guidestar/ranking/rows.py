@@ -1,8 +1,9 @@
 r"""Means over the pairs of an anchor: $\frac{1}{\sum_j w_j} \sum_j w_j f(s_j - s_i)$ for each anchor i, and the like.
 
 Each function chooses its path from the shapes alone. Few pairs: the matrix of all pairs. Many: the closed form of
-`squared`, `squared_hinge` and `hinge` (also as `functools.partial(hinge, margin=0.5)`), O((P + N) log N); for any other
-surrogate tiles of anchors, whose memory does not grow with P x N. All paths give the same values and gradients.
+`squared`, `squared_hinge` and `hinge` (also as `functools.partial(hinge, margin=0.5)`), O((P + N) log N); for `logistic`
+and in between tiles of pairs and of their slopes, without a graph; for any other surrogate tiles of anchors that make
+their graph again for the gradient. Neither's memory grows with P x N. All paths give the same values and gradients.
 
 Shapes: anchors $s_i$ `[..., P]`, others $s_j$ `[..., N]`, weights $w_j$ `[..., N]` (bool or numbers, 0 or more, outside
 the graph), result `[..., P]`. Where an anchor has no other, or only others of weight 0, the result is 0.
@@ -17,11 +18,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from guidestar.ranking.closed import Polynomial, hinge_sums, polynomial, squared_sums
+from guidestar.ranking.closed import Polynomial, hinge_sums, squared_sums
+from guidestar.ranking.slopes import known_form, slope_sums
 from guidestar.ranking.tiles import tiled
 
 Surrogate = Callable[[Tensor], Tensor]
 
+#: Above so many pairs it pays not to build a graph of the matrix where the slope of the surrogate is known.
+SLOPES_FROM = (1 << 13, 1 << 16)
+#: The same with thresholds, whose graph is longer.
+EXCESS_SLOPES_FROM = (0, 0)
 #: Above so many pairs the closed form is faster than the matrix, on a CPU and elsewhere (where more kernels cost more).
 CLOSED_FROM = (1 << 16, 1 << 20)
 #: Above so many pairs tiles are used: a CPU's cache holds a tile, but no larger matrix; elsewhere it is about memory.
@@ -40,10 +46,11 @@ def row_sums(anchors: Tensor, others: Tensor, surrogate: Surrogate, *, weights: 
         >>> row_sums(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]), hinge)
         tensor([3., 1.])
     """
-    if _many(anchors, others, CLOSED_FROM):
-        form = polynomial(surrogate)
-        if form is not None:
-            return _closed_sums(anchors, others, weights, form)
+    form = known_form(surrogate)
+    if isinstance(form, Polynomial) and _many(anchors, others, CLOSED_FROM):
+        return _closed_sums(anchors, others, weights, form)
+    if form is not None and _sloped(anchors, others, SLOPES_FROM):
+        return slope_sums(anchors, others, weights, form)[0]
 
     def sums(anchors: Tensor, others: Tensor) -> Tensor:
         return _sum(surrogate(_differences(anchors, others)), weights)
@@ -124,10 +131,13 @@ def row_hinge_means(
     """
     total = _total(others, weights)
     nu = nu.to(anchors.dtype).expand(anchors.shape)
-    form = polynomial(surrogate) if _many(anchors, others, CLOSED_FROM) else None
-    if form is not None and form.cut:
+    form = known_form(surrogate)
+    if isinstance(form, Polynomial) and form.cut and _many(anchors, others, CLOSED_FROM):
         value, above = hinge_sums(anchors, others, weights, form, nu)
         return HingeMeans(value / total, -above / total)
+    if form is not None and _sloped(anchors, others, EXCESS_SLOPES_FROM):
+        value, above = slope_sums(anchors, others, weights, form, nu)
+        return HingeMeans(value / total, above / -total)  # pyright: ignore[reportOptionalOperand]
 
     def both(anchors: Tensor, others: Tensor, nu: Tensor) -> Tensor:
         over = surrogate(_differences(anchors, others)) - nu.unsqueeze(-1)
@@ -152,6 +162,10 @@ def _apply(function: Callable[..., Tensor], anchors: Tensor, others: Tensor, *mo
 
 def _many(anchors: Tensor, others: Tensor, limits: tuple[int, int]) -> bool:
     return anchors.numel() * others.shape[-1] > limits[anchors.device.type != "cpu"]
+
+
+def _sloped(anchors: Tensor, others: Tensor, limits: tuple[int, int]) -> bool:
+    return _many(anchors, others, limits) and not torch.compiler.is_compiling()
 
 
 def _differences(anchors: Tensor, others: Tensor) -> Tensor:

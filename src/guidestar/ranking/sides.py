@@ -64,6 +64,8 @@ class Sides:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the labels that have both classes of the mean over their positives of `values` `[L, P]`."""
+        if self.active is None:
+            return values.mean()
         return self.batch.mean_over_labels(self.positive_mean(values))
 
 
@@ -96,12 +98,15 @@ def both_sides(
         )
     batch = binary_batch(scores, labels, index, mask, learning=learning)
     split = batch.split()
-    if learning:
+    if learning and not batch.complete:
         empty.add(~batch.learnable)
     pos, neg, rows = split.pos, split.neg, split.rows
     if split.pos_mask is None and split.neg_mask is None and pos.shape[1] and neg.shape[1]:
         return Sides(pos, neg, rows, None, None, batch)
-    active, counted = batch.learnable.unsqueeze(1).expand(pos.shape), split.neg_mask
+    counted = split.neg_mask
+    if batch.complete and split.pos_mask is not None:
+        return Sides(pos, neg, rows, split.pos_mask, counted, batch)
+    active = batch.learnable.unsqueeze(1).expand(pos.shape)
     active = active if split.pos_mask is None else active & split.pos_mask
     # A side without entries gets one that does not count, so that no formula meets an empty set.
     if pos.shape[1] == 0:
