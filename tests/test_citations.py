@@ -17,7 +17,10 @@ WITHOUT_PAPERS = {"as_is", "erm", "finetune"}
 FIELDS = {"title", "author", "year"}
 
 
-@pytest.mark.parametrize("name", [*risks.__all__, *losses.__all__, *networks.__all__, *optim.__all__, "Tracker", "Dual", "DRRho", "GroupMean"])
+@pytest.mark.parametrize(
+    "name",
+    [*risks.__all__, *losses.__all__, *networks.__all__, *optim.__all__, "Tracker", "Dual", "DRRho", "GroupMean"],
+)
 def test_every_public_class_has_a_paper(name):
     assert SOURCES.get(name), f"add {name} to guidestar.citations.SOURCES"
 

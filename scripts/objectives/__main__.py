@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
-from .studies import STUDIES
+from .figures import DRAWN
+from .results import write, write_spectral
+from .studies import SPECTRAL, STUDIES
 from .study import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,17 @@ def main() -> None:
     if "train" in steps:
         for name in options.studies.split(","):
             train(STUDIES[name], RUNS, options.data)
+    chosen = options.studies.split(",")
+    if "gather" in steps:
+        for name in chosen:
+            if name not in SPECTRAL:
+                write(STUDIES[name], RUNS, options.data, FIGURES)
+        if set(chosen) >= SPECTRAL:
+            write_spectral(RUNS, options.data, FIGURES)
+    if "figures" in steps:
+        for name, draw in DRAWN.items():
+            if name in chosen or (name == "spectral" and set(chosen) >= SPECTRAL):
+                draw(FIGURES)
 
 
 if __name__ == "__main__":

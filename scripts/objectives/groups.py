@@ -17,8 +17,7 @@ from guidestar.samplers import GroupSampler
 from .optimize import descend, endless, shuffled
 
 ADAM_RATES, SGD_RATES = (0.001, 0.004, 0.016), (0.01, 0.05, 0.25)
-#: Step sizes of what the losses learn beside the model, and the smoothing of the hinge.
-NU_LR, DUAL_LR, SMOOTHING, GAMMA = 0.05, 0.05, 0.1, 0.5
+SMOOTHING, GAMMA = 0.1, 0.5
 TITLES = {
     "erm": "ERM",
     "erm_groups": "ERM, groups uniformly",
@@ -32,17 +31,48 @@ TITLES = {
 }
 
 
+@dataclass(frozen=True)
+class Inner:
+    """Step sizes of what the losses learn beside the model.
+
+    Args:
+        online, primal_dual: of the weights of the groups.
+        nu: of the threshold, for SONX, SONEX, ALEXR and CVaR.
+        alexr: of ALEXR's dual variables.
+    """
+
+    online: float
+    primal_dual: float
+    nu: float
+    alexr: float
+
+
 class Task(Protocol):
     """What the methods ask of a task."""
 
-    num_groups: int
-    alpha: float
-    groups_per_batch: int
-    samples_per_group: int
-    l2: float
-    steps: int
-    every: int
-    group: Tensor
+    @property
+    def num_groups(self) -> int: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+    @property
+    def groups_per_batch(self) -> int: ...
+
+    @property
+    def samples_per_group(self) -> int: ...
+
+    @property
+    def l2(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def every(self) -> int: ...
+
+    @property
+    def group(self) -> Tensor: ...
 
     def network(self) -> nn.Module: ...
 
@@ -144,32 +174,40 @@ def _all_groups(task: Task) -> float:
     return task.num_groups / task.groups_per_batch
 
 
-def _cvar(task: Task) -> gs.CVaR:
-    return gs.CVaR(task.alpha, lr=NU_LR, smoothing=SMOOTHING)
-
-
-METHODS: Mapping[str, Trained] = {
-    "erm": Trained(lambda task: Average(), by_groups=False),
-    "erm_groups": Trained(lambda task: Average()),
-    "online": Trained(lambda task: gs.losses.OnlineGroupDROLoss(task.num_groups, lr=DUAL_LR), scale=_all_groups),
-    "primal_dual": Trained(lambda task: gs.losses.PrimalDualGroupDROLoss(task.num_groups, task.alpha, lr=DUAL_LR)),
-    "sonx": Trained(
-        lambda task: gs.losses.SONXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=NU_LR),
-        SGD_RATES,
-        scale=_over_alpha,
-        sgd=True,
-    ),
-    "sonex": Trained(
-        lambda task: gs.losses.SONEXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=NU_LR, smoothing=SMOOTHING),
-        scale=_over_alpha,
-    ),
-    "alexr": Trained(
-        lambda task: gs.losses.ALEXRLoss(task.num_groups, task.alpha, dual_lr=1.0, lr=NU_LR),
-        SGD_RATES,
-        scale=_over_alpha,
-        sgd=True,
-        looks_back=True,
-    ),
-    "risk": Trained(lambda task: gs.losses.GroupDROLoss(_cvar(task), gs.GroupMean(task.num_groups, gamma=GAMMA))),
-    "upgrad": Trained(lambda task: InBatch(task.num_groups), jacobian=True),
-}
+def methods(inner: Inner) -> dict[str, Trained]:
+    """All of them, with the rates that fit networks with inputs of variance 1."""
+    return {
+        "erm": Trained(lambda task: Average(), by_groups=False),
+        "erm_groups": Trained(lambda task: Average()),
+        "online": Trained(
+            lambda task: gs.losses.OnlineGroupDROLoss(task.num_groups, lr=inner.online), scale=_all_groups
+        ),
+        "primal_dual": Trained(
+            lambda task: gs.losses.PrimalDualGroupDROLoss(task.num_groups, task.alpha, lr=inner.primal_dual)
+        ),
+        "sonx": Trained(
+            lambda task: gs.losses.SONXLoss(task.num_groups, task.alpha, gamma=GAMMA, lr=inner.nu),
+            SGD_RATES,
+            scale=_over_alpha,
+            sgd=True,
+        ),
+        "sonex": Trained(
+            lambda task: gs.losses.SONEXLoss(
+                task.num_groups, task.alpha, gamma=GAMMA, lr=inner.nu, smoothing=SMOOTHING
+            ),
+            scale=_over_alpha,
+        ),
+        "alexr": Trained(
+            lambda task: gs.losses.ALEXRLoss(task.num_groups, task.alpha, dual_lr=inner.alexr, lr=inner.nu),
+            SGD_RATES,
+            scale=_over_alpha,
+            sgd=True,
+            looks_back=True,
+        ),
+        "risk": Trained(
+            lambda task: gs.losses.GroupDROLoss(
+                gs.CVaR(task.alpha, lr=inner.nu, smoothing=SMOOTHING), gs.GroupMean(task.num_groups, gamma=GAMMA)
+            )
+        ),
+        "upgrad": Trained(lambda task: InBatch(task.num_groups), jacobian=True),
+    }

@@ -20,7 +20,7 @@ import guidestar as gs
 from guidestar.evaluation.ranking import ndcg_at_k
 
 from .optimize import descend, shuffled
-from .study import Study
+from .study import Metric, Study
 
 VALIDATION = 40
 QUERIES, STEPS = 23, 210
@@ -39,7 +39,7 @@ TITLES = {
     "lightgbm": "LightGBM lambdarank",
     "xgboost": "XGBoost rank:ndcg",
 }
-METRICS = {"ndcg5": "NDCG@5", "ndcg10": "NDCG@10", "ndcg": "NDCG"}
+METRICS = {"ndcg5": Metric("NDCG@5"), "ndcg10": Metric("NDCG@10"), "ndcg": Metric("NDCG")}
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,12 @@ def k_song_threshold(queries: int) -> list[Objective]:
     return [lambda scores, part, rows: loss(scores, part.relevance, mask=part.mask, query_index=rows)]
 
 
+def _facts(task: Task) -> dict[str, float]:
+    relevant = float((task.train.relevance[task.train.mask] > 0).float().mean())
+    sizes = {name: len(getattr(task, name).mask) for name in ("train", "valid", "test")}
+    return {**sizes, "relevant": relevant}
+
+
 STUDY = Study(
     "ltr",
     load,
@@ -200,4 +206,5 @@ STUDY = Study(
         "lightgbm": Trees("lightgbm"),
         "xgboost": Trees("xgboost"),
     },
+    _facts,
 )

@@ -3,7 +3,7 @@
 The most frequent class has 2,000 training images and each next one fewer by the same factor, down to 20: an imbalance of
 100. Which class has how many is shuffled by the seed. The validation part (100 images a class) and the test part are
 balanced. A network with one hidden layer; each loss has its own parameter as published, and three learning rates to choose
-from.
+from. `ABSGDLoss` has three temperatures instead, at the middle learning rate.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 import guidestar as gs
 
 from .optimize import descend, shuffled
-from .study import Study
+from .study import Metric, Study
 
 CLASSES, MOST, IMBALANCE, VALIDATION = 10, 2000, 100, 100
 HIDDEN, BATCH, EPOCHS = 128, 64, 12
-RATES = (0.0003, 0.001, 0.003)
-TAU, FIRST_TAU = 2.0, 100.0
+RATES, RATE = (0.001, 0.003, 0.01), 0.003
+TAUS, FIRST_TAU = (0.5, 2.0, 8.0), 100.0
 TITLES = {
     "erm": "cross-entropy",
     "focal": "FocalLoss",
@@ -36,7 +36,11 @@ TITLES = {
     "absgd_one": "ABSGDLoss, one stage",
     "absgd": "ABSGDLoss, two stages",
 }
-METRICS = {"balanced": "balanced accuracy", "rare": "three rarest classes", "frequent": "three most frequent classes"}
+METRICS = {
+    "balanced": Metric("balanced accuracy"),
+    "rare": Metric("three rarest classes"),
+    "frequent": Metric("three most frequent classes"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,10 @@ def load(data: Path, seed: int) -> Task:
         count = round(MOST * IMBALANCE ** (-place / (CLASSES - 1)))
         train.append(rows[:count])
         valid.append(rows[-VALIDATION:])
-    parts = [Part(_pixels(x[rows]), _classes(y[rows])) for rows in (np.concatenate(train), np.concatenate(valid))]
-    return Task(*parts, Part(_pixels(test_x), _classes(test_y)), torch.from_numpy(order))
+    first, second = (
+        Part(_pixels(x[rows]), _classes(y[rows])) for rows in (np.concatenate(train), np.concatenate(valid))
+    )
+    return Task(first, second, Part(_pixels(test_x), _classes(test_y)), torch.from_numpy(order))
 
 
 def _pixels(images: np.ndarray) -> Tensor:
@@ -103,18 +109,25 @@ def _classes(labels: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network trained with a loss of `guidestar.losses`."""
+    """A network trained with a loss of `guidestar.losses`.
 
-    make_loss: Callable[[Task], nn.Module]
+    Args:
+        make_loss: from the task and the setting.
+        settings: learning rates, or temperatures if there is a `rate`.
+        rate: the learning rate where the setting is something else.
+    """
+
+    make_loss: Callable[[Task, float], nn.Module]
     settings: Sequence[float] = RATES
+    rate: float | None = None
 
     def fit(self, task: Task, setting: float, seed: int, epochs: int = EPOCHS) -> dict[str, Any]:
         """Train a new network."""
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(task.train.x.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
-        loss = self.make_loss(task)
+        loss = self.make_loss(task, setting)
         batches, per_epoch = shuffled(len(task.train.y), BATCH, seed), len(task.train.y) // BATCH
-        optimizer = torch.optim.AdamW(model.parameters(), lr=setting, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.rate or setting, weight_decay=1e-2)
 
         def objective(step: int) -> Tensor:
             if step % per_epoch == 0 and isinstance(loss, gs.losses.ABSGDLoss):
@@ -139,15 +152,16 @@ STUDY = Study(
     "longtail",
     load,
     {
-        "erm": Trained(lambda task: CrossEntropy()),
-        "focal": Trained(lambda task: gs.losses.FocalLoss()),
-        "class_balanced": Trained(lambda task: gs.losses.ClassBalancedLoss(task.counts)),
-        "logit_adjusted": Trained(lambda task: gs.losses.LogitAdjustedLoss(task.counts)),
-        "ldr": Trained(lambda task: gs.losses.LDRLoss()),
-        "aldr": Trained(lambda task: gs.losses.ALDRLoss(len(task.train.y))),
-        "absgd_one": Trained(lambda task: gs.losses.ABSGDLoss(TAU)),
+        "erm": Trained(lambda task, lr: CrossEntropy()),
+        "focal": Trained(lambda task, lr: gs.losses.FocalLoss()),
+        "class_balanced": Trained(lambda task, lr: gs.losses.ClassBalancedLoss(task.counts)),
+        "logit_adjusted": Trained(lambda task, lr: gs.losses.LogitAdjustedLoss(task.counts)),
+        "ldr": Trained(lambda task, lr: gs.losses.LDRLoss()),
+        "aldr": Trained(lambda task, lr: gs.losses.ALDRLoss(len(task.train.y))),
+        "absgd_one": Trained(lambda task, tau: gs.losses.ABSGDLoss(tau), TAUS, RATE),
         "absgd": Trained(
-            lambda task: gs.losses.ABSGDLoss(TAU, first_tau=FIRST_TAU, first_epochs=EPOCHS // 2)
+            lambda task, tau: gs.losses.ABSGDLoss(tau, first_tau=FIRST_TAU, first_epochs=EPOCHS // 2), TAUS, RATE
         ),
     },
+    lambda task: {"train": len(task.train.y), "rarest": int(task.counts.min())},
 )

@@ -23,7 +23,7 @@ import guidestar as gs
 from guidestar.networks import ClassWeights
 
 from .optimize import shuffled
-from .study import Study
+from .study import Metric, Study
 
 DRAWERS = (14, 3, 3)
 DIRECTIONS, GRID, FEATURES, SCALE = 8, 7, 128, 4.0
@@ -41,7 +41,11 @@ TITLES = {
     "asgd": "ASGD",
     "bsgd": "BSGD",
 }
-METRICS = {"accuracy": "test accuracy", "top5": "test top-5 accuracy", "cross_entropy": "full test cross-entropy"}
+METRICS = {
+    "accuracy": Metric("test accuracy"),
+    "top5": Metric("test top-5 accuracy"),
+    "cross_entropy": Metric("full test cross-entropy", higher=False, percent=False),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Task:
             "top5": _accuracy(weights, self.test, 5),
             "cross_entropy": float(weights.cross_entropy(self.test.x, self.test.y).mean()),
         }
-        return {"valid": _accuracy(weights, self.valid, 1), "test": test}
+        loss = float(weights.cross_entropy(self.valid.x, self.valid.y).mean())
+        return {"valid": _accuracy(weights, self.valid, 1), "loss": -loss, "test": test}
 
 
 def _accuracy(weights: ClassWeights, part: Part, k: int) -> float:
@@ -171,4 +176,6 @@ STUDY = Study(
         "asgd": Trained(_loss(dual_lr=ASGD_LR)),
         "bsgd": Trained(_loss(gamma=1.0)),
     },
+    lambda task: {"classes": task.classes, "train": len(task.train.y)},
+    criteria=("valid", "loss"),
 )

@@ -20,8 +20,8 @@ def descend(
     Example:
         >>> w = torch.ones(1, requires_grad=True)
         >>> optimizer = torch.optim.SGD([w], lr=0.5)
-        >>> list(descend(optimizer, 2, lambda step: (w * w).sum())), float(w)
-        ([1, 2], 0.0)
+        >>> list(descend(optimizer, 2, lambda step: (w * w).sum())), w.detach()
+        ([1, 2], tensor([0.]))
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):

@@ -35,7 +35,6 @@ SMALL, LARGE = 16, 128
 RATES = (0.01, 0.03, 0.1, 0.3)
 TITLES = {"prospect": f"Prospect, batches of {SMALL}", "small": f"SGD, batches of {SMALL}"}
 TITLES["large"] = f"SGD, batches of {LARGE}"
-METRICS = {"suboptimality": "suboptimality after the last pass"}
 
 
 @dataclass(frozen=True)
@@ -162,5 +161,7 @@ def _passes(task: Task, w: Tensor, step: Callable[[], None], batch: int, passes:
 
 METHODS = {"prospect": Reduced(), "small": Descent(SMALL), "large": Descent(LARGE)}
 STUDIES = [
-    Study(f"{name}-{spectrum}", loader(name, spectrum), METHODS) for name in SETS for spectrum in SPECTRA
+    Study(f"{name}-{spectrum}", loader(name, spectrum), METHODS, lambda task: {"rows": task.rows})
+    for name in SETS
+    for spectrum in SPECTRA
 ]

@@ -17,3 +17,6 @@ STUDIES: dict[str, Study] = {
         longtail.STUDY,
     )
 }
+
+#: Names of the spectral studies, which share a file and a figure.
+SPECTRAL = frozenset(study.name for study in spectral.STUDIES)

@@ -1,8 +1,8 @@
 """A study: one data set, several methods, the same budget of tuning and the same seeds for each of them.
 
 Every training is one JSON file, so a study that was interrupted continues where it stopped. What a training gives is
-`valid` (one number, larger is better, by which the setting is chosen on the first seed), `test` (metrics) and, if the
-study has a figure, `curve` (`steps`, and numbers at these steps).
+`valid` (one number, larger is better, by which the setting is chosen on the first seed; a study may have more of them),
+`test` (metrics) and, if the study has a figure, `curve` (`steps`, and numbers at these steps).
 """
 
 from __future__ import annotations
@@ -28,6 +28,21 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A column of a table.
+
+    Args:
+        title: of the column.
+        higher: whether larger is better.
+        percent: whether it is a share, to be shown in percent.
+    """
+
+    title: str
+    higher: bool = True
+    percent: bool = True
+
+
+@dataclass(frozen=True)
 class Study:
     """What is trained.
 
@@ -35,20 +50,27 @@ class Study:
         name: of the folder and of the files.
         load: the task of a seed, from the folder of data sets.
         methods: name -> method.
+        facts: what the page says about the data, from the task of the first seed.
+        criteria: the keys of a result by which a setting is chosen; the choice of each is trained on all seeds.
     """
 
     name: str
     load: Callable[[Path, int], Any]
     methods: Mapping[str, Method]
+    facts: Callable[[Any], dict[str, float]]
+    criteria: Sequence[str] = ("valid",)
 
 
 def train(study: Study, runs: Path, data: Path, seeds: Sequence[int] = SEEDS) -> None:
-    """Make the files that are missing: every setting on the first seed, the chosen one on the others."""
+    """Make the files that are missing: every setting on the first seed, what was chosen on the others."""
     for seed in seeds:
         task = None
         for name, method in study.methods.items():
             folder = runs / study.name / name
-            for setting in method.settings if seed == seeds[0] else [chosen(folder, seeds[0])]:
+            found = method.settings
+            if seed != seeds[0]:
+                found = sorted({chosen(folder, seeds[0], criterion) for criterion in study.criteria})
+            for setting in found:
                 path = folder / f"{setting:g}-{seed}.json"
                 if path.exists():
                     continue
@@ -56,18 +78,18 @@ def train(study: Study, runs: Path, data: Path, seeds: Sequence[int] = SEEDS) ->
                 _save(path, _once(study.name, name, method, task, setting, seed))
 
 
-def chosen(folder: Path, seed: int) -> float:
+def chosen(folder: Path, seed: int, criterion: str = "valid") -> float:
     """The setting with the largest validation value on a seed; one that is not finite is never chosen."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*-{seed}.json"))]
-    return max(found, key=lambda result: _finite(result["valid"]))["setting"]
+    return max(found, key=lambda result: _finite(result[criterion]))["setting"]
 
 
-def gather(study: Study, runs: Path, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+def gather(study: Study, runs: Path, seeds: Sequence[int] = SEEDS, criterion: str = "valid") -> dict[str, Any]:
     """method -> the chosen setting, and for each seed the test metrics, the seconds and the curve."""
     found = {}
     for name, method in study.methods.items():
         folder = runs / study.name / name
-        setting = chosen(folder, seeds[0])
+        setting = chosen(folder, seeds[0], criterion)
         results = [json.loads((folder / f"{setting:g}-{seed}.json").read_text(encoding="utf-8")) for seed in seeds]
         entry: dict[str, Any] = {
             "setting": setting,

@@ -25,6 +25,7 @@ RATES = (5e-4, 2e-3, 8e-3)
 WEIGHT_DECAY = 1e-4
 #: The false positive rate of the losses of partial areas.
 BETA = 0.3
+CHI_SQUARE_RADIUS = 0.1
 
 
 def adam(model: nn.Module, loss: Any, lr: float) -> torch.optim.Optimizer:
@@ -79,6 +80,16 @@ BASELINES = (
 )
 
 
+def chi_square(task: BinaryTask) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The logistic losses of a batch under the worst weights of a chi-square ball."""
+    risk = gs.ChiSquare(CHI_SQUARE_RADIUS)
+
+    def loss(scores: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        return risk(F.binary_cross_entropy_with_logits(scores, labels.float(), reduction="none"))
+
+    return loss
+
+
 def new_head(model: nn.Module) -> None:
     """Random weights for the last linear layer, as the book starts the second stage."""
     *_, last = (module for module in model.modules() if isinstance(module, nn.Linear))
@@ -92,6 +103,7 @@ def after_cross_entropy(second: Trained) -> TwoStage:
 
 SINGLE = (
     trained("absgd", lambda task: gs.losses.ABSGDLoss(1.0), shuffled),
+    trained("chi_square", chi_square, shuffled),
     trained("pairwise", lambda task: gs.losses.PairwiseAUCLoss(), half_positive),
     trained("auc_margin", lambda task: gs.losses.AUCMarginLoss(), half_positive),
     trained("compositional", lambda task: gs.losses.AUCMarginLoss(), half_positive, compositional),

@@ -1,7 +1,7 @@
 """Other libraries on the same tasks: LibAUC's losses and optimizers, LightGBM, XGBoost, and `dro`.
 
-A library that is not installed is left out with a message; `pip install 'guidestar[peers]'` brings them, and LibAUC by
-`pip install --no-deps libauc` (its requirements are pinned to old versions that its losses and optimizers do not need).
+A library that is not installed is left out with a message. `pip install 'guidestar[peers]'` brings what they need, and
+`pip install --no-deps libauc dro` these two: what is used of them needs few of the packages that they ask for.
 """
 
 from __future__ import annotations

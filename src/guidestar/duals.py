@@ -118,7 +118,6 @@ class Dual(Stateful):
         self.move(gradient, self._index)
         self._leaf = None
 
-    @torch.no_grad()
     def move(self, gradient: Tensor, index: Tensor | None = None, active: Tensor | None = None) -> None:
         """Move the rows by a gradient that is known in closed form; those where `active` is false stay.
 
@@ -130,6 +129,7 @@ class Dual(Stateful):
         """
         if not self.training:
             return
+        gradient = gradient.detach()
         if index is None:
             rows = self.memory.first()
             gradient, active = _single(gradient, active)
@@ -139,7 +139,9 @@ class Dual(Stateful):
             active = None if active is None else distributed.gather(active.reshape(-1))
             gradient = merge_duplicates(rows, gradient, active=active)
         if self.velocity is not None:
-            gradient = self.momentum * self.velocity.read(rows, checked=True).to(gradient) + (1 - self.momentum) * gradient  # Eq. 6.2
+            gradient = (
+                self.momentum * self.velocity.read(rows, checked=True).to(gradient) + (1 - self.momentum) * gradient
+            )  # Eq. 6.2
             self.velocity.write(rows, gradient, active, checked=True)
         before = self.memory.read(rows, checked=True).to(gradient.dtype)
         if self.lr_cut is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -147,6 +149,30 @@ def test_settings_that_do_not_work(settings: dict, message: str) -> None:
     X, y = table()
     with pytest.raises(ValueError, match=message):
         AUCClassifier(**settings).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hidden": 8}, r"`hidden` must be a tuple of widths, such as \(\) or \(64,\). Found 8"),
+        ({"lr": "0.1"}, "`lr` must be a number. Found '0.1'"),
+        ({"weight_decay": None}, "`weight_decay` must be a number. Found None"),
+    ],
+)
+def test_settings_of_another_type(settings: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        AUCClassifier(**settings).fit(*table())
+
+
+def test_a_table_with_column_names_fits_without_a_warning() -> None:
+    frame = pytest.importorskip("pandas").DataFrame
+    X, y = table()
+    X = frame(X, columns=[f"column {number}" for number in range(X.shape[1])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = AUCClassifier(epochs=1).fit(X, y)
+        assert model.feature_names_in_.tolist() == list(X.columns)
+        assert model.predict(X).shape == y.shape
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,17 @@ def test_bad_input(call, message) -> None:
         call()
 
 
+def test_arrays_and_lists_are_as_good_as_tensors() -> None:
+    scores, labels = table(0)
+    expected = auc(scores, labels), partial_auc(scores, labels, 0.3), two_way_partial_auc(scores, labels, 0.2, 0.5)
+    for s, y in ((scores.numpy(), labels.numpy()), (scores.tolist(), labels.tolist())):
+        assert (auc(s, y), partial_auc(s, y, 0.3), two_way_partial_auc(s, y, 0.2, 0.5)) == expected
+        assert average_precision(s, y) == average_precision(scores, labels)
+        query = [0] * 15 + [1] * 15
+        assert ndcg_at_k(s, y, query, k=5).mean == ndcg_at_k(scores, labels, torch.tensor(query), k=5).mean
+    assert ndcg_at_k([[3.0, 1.0]], [[1, 0]], mask=[[True, True]]).mean == 1.0
+
+
 def test_without_scikit_learn(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"need scikit-learn: pip install \"guidestar\[sklearn\]\""):

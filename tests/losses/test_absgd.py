@@ -149,9 +149,18 @@ def test_bad_input() -> None:
         loss(torch.zeros(2, 2, 2), labels)
     with pytest.raises(ValueError, match=r"Found \(3, 2\) and \(2,\)"):
         loss(torch.zeros(3, 2), labels)
-    with pytest.raises(ValueError, match=r"`labels` of scores \[B\] must be 0 or 1. Found -1. For labels of -1 and 1"):
+    with pytest.raises(ValueError, match=r"`labels` must be 0 or 1 for logits \[B\]. Found -1. For labels of -1 and 1"):
         loss(torch.zeros(2), torch.tensor([-1, 1]))
     with pytest.raises(ValueError, match="Found 2"):
         loss(torch.zeros(2), torch.tensor([2.0, 1.0]))
+    for label in (
+        2,
+        -1,
+        -100,
+    ):  # -100 is what torch's cross-entropy ignores: a loss of 0 that would count as an easy sample
+        with pytest.raises(ValueError, match=rf"`labels` must lie in \[0, 2\).*Found {label}. Mask out"):
+            loss(torch.zeros(2, 2), torch.tensor([0, label]))
+    with pytest.raises(TypeError, match="`labels` must hold the number of each sample's class, int64"):
+        loss(torch.zeros(2, 2), torch.tensor([0.0, 1.0]))
     with pytest.raises(ValueError, match="`reference_losses` must have the shape of `losses`"):
         loss(torch.zeros(2), labels, reference_losses=torch.zeros(3))

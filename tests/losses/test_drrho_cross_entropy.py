@@ -93,6 +93,11 @@ def test_bad_inputs() -> None:
         loss(torch.ones(3, 2), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"`logits` must be \[B, C\]"):
         loss(torch.ones(3), torch.zeros(3, dtype=torch.int64), mask=torch.ones(3, dtype=torch.bool))
+    for label in (2, -100):  # torch's cross-entropy would give -100 a loss of 0, which would count
+        with pytest.raises(ValueError, match=rf"`labels` must lie in \[0, 2\).*Found {label}. Mask out"):
+            loss(torch.ones(2, 2), torch.tensor([0, label]))
+    masked = loss(torch.ones(2, 2), torch.tensor([0, -100]), mask=torch.tensor([True, False]))
+    assert float(masked) == pytest.approx(0.6931472)
     with pytest.raises(ValueError, match=r"`reference_losses` must have the shape of `losses`, \(3,\). Found \(2,\)"):
         loss(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64), reference_losses=torch.ones(2))
     with pytest.raises(ValueError, match=r"`mask` must broadcast to the shape of `losses`, \(3,\). Found \(2,\)"):

@@ -103,3 +103,19 @@ def test_autocast_changes_nothing(form) -> None:
         gradients = torch.autograd.grad(inside.sum(), [anchors, others])
     assert torch.equal(inside, found)
     assert all(torch.equal(left, right) for left, right in zip(gradients, expected, strict=True))
+
+
+@forms
+@pytest.mark.parametrize("far", [1.0, 30.0])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_mask_is_weights_of_0_and_1(form, far, kept, monkeypatch) -> None:
+    monkeypatch.setattr(entropic, "KEEP", (1 << 20, 1 << 20) if kept else (0, 0))
+    monkeypatch.setattr(entropic, "TILE", (10, 10))
+    anchors, others, weights = scores()
+    mask = weights > 0.2
+    mask[2] = False
+    made = [log_mean_exp(anchors, far * others, form, 0.3, given) for given in (mask, mask.double())]
+    torch.testing.assert_close(*made, rtol=1e-11, atol=1e-12)
+    gradients = [torch.autograd.grad(value.sin().sum(), [anchors, others]) for value in made]
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)

@@ -260,3 +260,16 @@ def test_the_logistic_surrogate_of_large_differences(monkeypatch) -> None:
     torch.testing.assert_close(found.double().squeeze(), expected)
     found.sum().backward()
     torch.testing.assert_close(b.grad, torch.sigmoid(3.0 * b.detach()))
+
+
+@pytest.mark.parametrize("kind", ["drawn", "ties", "all equal"])
+@pytest.mark.parametrize("merge_from", [0, 1 << 60])
+def test_what_is_below_an_edge(kind, merge_from, monkeypatch) -> None:
+    monkeypatch.setattr(closed, "MERGE_FROM", merge_from)
+    edges, values = torch.randn(3, 40, dtype=torch.float64), torch.randn(3, 60, dtype=torch.float64)
+    if kind == "ties":
+        edges, values = (2 * edges).round(), (2 * values).round()
+    if kind == "all equal":
+        edges, values = torch.ones_like(edges), torch.ones_like(values)
+    found = closed._count_below(edges, values.sort(-1).values)
+    assert torch.equal(found, (values.unsqueeze(1) < edges.unsqueeze(2)).sum(2))

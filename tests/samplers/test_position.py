@@ -136,6 +136,24 @@ def test_a_state_of_another_sampler_is_refused(make: Callable[..., PositionedSam
     other = DualSampler([1] * 7 + [0] * 40, 8, 0.5)
     with pytest.raises(ValueError, match="belongs to another sampler"):
         make().load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match=r"`state` stands at batch 99, but an epoch has \d+ batches"):
+        make().load_state_dict(make().state_dict() | {"step": 99})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda flip: DualSampler(flip(LABELS), 8, 0.5),
+        lambda flip: TriSampler(flip(TASKS), 2, 2, 0.5),
+        lambda flip: GroupSampler(flip(GROUPS), 2, 2),
+        lambda flip: QuerySampler(flip(QUERIES), flip(RELEVANCE), 2, 1, 1),
+    ],
+)
+def test_a_state_of_the_same_rows_in_another_order_is_refused(make: Callable[[Any], PositionedSampler]) -> None:
+    state = make(lambda values: values).state_dict()
+    make(lambda values: values).load_state_dict(state)
+    with pytest.raises(ValueError, match="its checksum of"):
+        make(lambda values: values[::-1]).load_state_dict(state)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

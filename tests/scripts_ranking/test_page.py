@@ -72,6 +72,11 @@ def test_page(results: dict[str, Any], tmp_path: Path) -> None:
     assert "| focal loss |" not in text
 
 
+def test_the_page_is_what_its_files_give() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert (docs / "results-objectives.md").read_text(encoding="utf-8") == page.write(docs / "figures")
+
+
 def test_figures_of_the_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figure_absgd, "DRAWS", 2)
     monkeypatch.setattr(figure_margin, "DRAWS", 1)

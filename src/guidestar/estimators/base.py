@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,13 @@ class TableEstimator(BaseEstimator):
     def _check_settings(self) -> None:
         count(self.epochs, "epochs")
         count(self.batch_size, "batch_size", least=2)
+        if not isinstance(self.hidden, Sequence):
+            raise TypeError(f"`hidden` must be a tuple of widths, such as () or (64,). Found {self.hidden!r}.")
         for width in self.hidden:
             count(width, "hidden")
+        for name in ("lr", "weight_decay"):
+            if not isinstance(getattr(self, name), Real):
+                raise TypeError(f"`{name}` must be a number. Found {getattr(self, name)!r}.")
         if not self.lr > 0.0:
             raise ValueError(f"`lr` must be positive, found {self.lr}.")
         if not self.weight_decay >= 0.0:
@@ -101,7 +107,10 @@ class TableEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """The network's outputs `[n, outputs]` in float64, so that they do not depend on which rows come together."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
+        return self._outputs_of(validate_data(self, X, reset=False))
+
+    def _outputs_of(self, X: Any) -> np.ndarray:
+        """The same for a table that has been checked: the array that is left of it has no column names any more."""
         return self.network_(torch.from_numpy((X - self.mean_) / self.scale_).double()).numpy()
 
 

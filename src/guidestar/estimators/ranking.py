@@ -74,7 +74,7 @@ class RankingClassifier(ClassifierMixin, TableEstimator):
             return iter(sampler)
 
         self._train(X, 1, lambda scores, rows: loss(scores[:, 0], target[rows], rows), loss, batches, seed)
-        self.platt_ = platt(self._outputs(X)[:, 0], labels)
+        self.platt_ = platt(self._outputs_of(X)[:, 0], labels)
         return self
 
     def _sampler(self, labels: np.ndarray, seed: int) -> DualSampler:

@@ -1,6 +1,7 @@
 """How good a model is: accuracy, likelihood and calibration of a classifier; the worst group; how well scores rank."""
 
 from guidestar.evaluation.groups import per_group, worst_group
+from guidestar.evaluation.labels import PerLabel, per_label
 from guidestar.evaluation.metrics import classification_metrics, evaluate, per_class_accuracy
 from guidestar.evaluation.ranking import (
     NDCG,
@@ -13,6 +14,7 @@ from guidestar.evaluation.ranking import (
 
 __all__ = [
     "NDCG",
+    "PerLabel",
     "auc",
     "average_precision",
     "classification_metrics",
@@ -21,6 +23,7 @@ __all__ = [
     "partial_auc",
     "per_class_accuracy",
     "per_group",
+    "per_label",
     "two_way_partial_auc",
     "worst_group",
 ]

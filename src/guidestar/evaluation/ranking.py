@@ -1,7 +1,8 @@
 r"""How well scores rank: AUC, average precision, partial areas of one and of two sides, and NDCG.
 
 Binary metrics take one score a sample, higher for the positive class (logits or probabilities: only the order counts),
-and 0/1 labels; they are exact in the presence of ties, and come from scikit-learn (`pip install "guidestar[sklearn]"`).
+and 0/1 labels, as tensors, arrays or lists; they are exact in the presence of ties, and come from scikit-learn
+(`pip install "guidestar[sklearn]"`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from guidestar.errors import UserError
+from guidestar.evaluation.groups import Values
 
 
-def auc(scores: Tensor, labels: Tensor) -> float:
+def auc(scores: Values, labels: Values) -> float:
     """Area under the ROC curve: the share of (positive, negative) pairs in the right order, a tie as a half.
 
     Args:
@@ -34,7 +37,7 @@ def auc(scores: Tensor, labels: Tensor) -> float:
     return float(_sklearn_metrics().roc_auc_score(labels.numpy(), scores.numpy()))
 
 
-def average_precision(scores: Tensor, labels: Tensor) -> float:
+def average_precision(scores: Values, labels: Values) -> float:
     r"""Average precision: $\sum_n (R_n - R_{n-1}) P_n$ over the thresholds, without interpolation.
 
     Args:
@@ -53,7 +56,7 @@ def average_precision(scores: Tensor, labels: Tensor) -> float:
     return float(_sklearn_metrics().average_precision_score(labels.numpy(), scores.numpy()))
 
 
-def partial_auc(scores: Tensor, labels: Tensor, max_fpr: float, *, standardised: bool = True) -> float:
+def partial_auc(scores: Values, labels: Values, max_fpr: float, *, standardised: bool = True) -> float:
     r"""Area under the ROC curve up to a false positive rate of $\beta$, standardised or normalised.
 
     With A the area over FPR in $[0, \beta]$:
@@ -84,7 +87,7 @@ def partial_auc(scores: Tensor, labels: Tensor, max_fpr: float, *, standardised:
     return float(_sklearn_metrics().roc_auc_score(labels.numpy(), scores.numpy(), max_fpr=max_fpr))
 
 
-def two_way_partial_auc(scores: Tensor, labels: Tensor, min_tpr: float, max_fpr: float) -> float:
+def two_way_partial_auc(scores: Values, labels: Values, min_tpr: float, max_fpr: float) -> float:
     r"""Area under the ROC curve above a true positive rate of $\alpha$ and up to a false positive rate of $\beta$.
 
     $\frac{1}{(1-\alpha)\beta} \int_0^\beta [\mathrm{TPR}(f) - \alpha]_+ df$: the plain normalised area, from 0 to 1. If
@@ -130,7 +133,7 @@ class NDCG:
 
 
 def ndcg_at_k(
-    scores: Tensor, relevance: Tensor, query: Tensor | None = None, *, k: int | None = None, mask: Tensor | None = None
+    scores: Values, relevance: Values, query: Values | None = None, *, k: int | None = None, mask: Values | None = None
 ) -> NDCG:
     r"""NDCG of each query, and its mean: gains $2^y - 1$, discounts $1 / \log_2(\mathrm{rank} + 1)$, over the first k ranks.
 
@@ -185,9 +188,11 @@ def _discounts(query: Tensor, k: int | None) -> Tensor:
 
 
 def _lists(
-    scores: Tensor, relevance: Tensor, query: Tensor | None, mask: Tensor | None
+    scores: Values, relevance: Values, query: Values | None, mask: Values | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Flat scores and relevance in float64 and queries in int64, on the CPU, without what is masked."""
+    scores, relevance = as_tensor(scores), as_tensor(relevance)
+    query, mask = (None if given is None else as_tensor(given) for given in (query, mask))
     if query is None and scores.ndim == 2:
         query = torch.arange(len(scores), device=scores.device).unsqueeze(1).expand(scores.shape)
     if query is None or relevance.shape != scores.shape or query.shape != scores.shape:
@@ -214,8 +219,9 @@ def _lists(
     return scores, relevance, query.long()
 
 
-def _binary(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _binary(scores: Values, labels: Values) -> tuple[Tensor, Tensor]:
     """float64 scores and int64 labels on the CPU, with both classes."""
+    scores, labels = as_tensor(scores), as_tensor(labels)
     if scores.ndim != 1 or labels.shape != scores.shape:
         raise UserError(
             f"`scores` and `labels` must both have shape [n]. Found {list(scores.shape)} and {list(labels.shape)}."
@@ -250,6 +256,16 @@ def _area(scores: Tensor, labels: Tensor, min_tpr: float, max_fpr: float) -> flo
     middle = low + slope * (0.5 * (start + end) - left)
     area = torch.where(width > 0, width * (middle - min_tpr), 0.0).sum()
     return float(area / (max_fpr * (1.0 - min_tpr)))
+
+
+def as_tensor(values: Values) -> Tensor:
+    """`values` as a tensor, whatever they are.
+
+    Example:
+        >>> as_tensor([1, 2])
+        tensor([1, 2])
+    """
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
 def _share(name: str, value: float) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from guidestar.losses.base import Loss
-from guidestar.losses.drrho_cross_entropy import sample_cross_entropy
-from guidestar.risks.base import Risk, as_mask
+from guidestar.losses.label_batch import binary_labels, class_batch
+from guidestar.risks.base import Risk
 from guidestar.risks.excess import excess
 from guidestar.risks.kl import KL
 from guidestar.risks.stages import Stages
 from guidestar.schedules import Schedule
-from guidestar.state import math_dtype
 
 
 class ABSGDLoss(Loss):
@@ -54,14 +52,15 @@ class ABSGDLoss(Loss):
         $\tau v$, the running estimate of the objective, and $\mathbf z_t$ of Eq. 6.12.
 
     Raises:
-        ValueError: `tau`, `gamma` out of range, only one of `first_tau` and `first_epochs`, shapes that do not fit, labels
-            of scores other than 0 and 1.
-        TypeError: logits that are not floating point.
+        ValueError: `tau`, `gamma` out of range, only one of `first_tau` and `first_epochs`, shapes that do not fit, a
+            label that is no class, labels of scores other than 0 and 1.
+        TypeError: logits that are not floating point, labels of classes that are.
 
     Source:
         Qi et al., "Attentional-Biased Stochastic Gradient Descent", TMLR 2023.
 
     Example:
+        >>> import torch
         >>> loss = ABSGDLoss(tau=1.0, gamma=0.5)
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]], requires_grad=True)
         >>> loss(logits, torch.tensor([0, 0]))
@@ -104,22 +103,12 @@ class ABSGDLoss(Loss):
                 "`logits` must be [B, C], or [B] for scores of two classes, and `labels` [B]. Found "
                 f"{tuple(logits.shape)} and {tuple(labels.shape)}."
             )
-        if mask is not None:
-            mask = as_mask(logits if logits.ndim == 1 else logits[:, 0], mask)
-            logits = torch.where(mask if logits.ndim == 1 else mask.unsqueeze(1), logits, 0.0)
-        losses = _logistic(logits, labels) if logits.ndim == 1 else sample_cross_entropy(logits, labels)
+        if logits.ndim == 1:
+            logits, labels, mask = binary_labels(logits, labels, mask)
+            losses = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+        else:
+            logits, labels, mask = class_batch(logits, labels, mask)
+            losses = functional.cross_entropy(logits, labels, reduction="none")
         if reference_losses is not None:
             losses = excess(losses, reference_losses)
         return self.risk(losses, mask=mask)  # Alg. 24, steps 3 to 5
-
-
-def _logistic(scores: Tensor, labels: Tensor) -> Tensor:
-    targets = labels.to(math_dtype(scores))
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        wrong = (targets != 0) & (targets != 1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"`labels` of scores [B] must be 0 or 1. Found {float(targets[wrong][0]):g}. For labels of -1 and 1 pass "
-                "(labels > 0)."
-            )
-    return functional.binary_cross_entropy_with_logits(scores.to(targets.dtype), targets, reduction="none")

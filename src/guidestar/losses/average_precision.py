@@ -13,6 +13,9 @@ from guidestar.state import Counter
 from guidestar.surrogates import squared_hinge
 from guidestar.tracking import Tracker
 
+#: Up to so many pairs of a positive and any sample both ranks are sums over the rows of one matrix.
+ONE_MATRIX = 1 << 13
+
 
 class AveragePrecisionLoss(Loss):
     r"""The area under the precision-recall curve, by a running average of each positive's rank (SOAP).
@@ -102,6 +105,11 @@ class AveragePrecisionLoss(Loss):
 
 def rank_means(sides: Sides, surrogate: Surrogate) -> Tensor:
     """g_1 and g_2 of each positive, `[L, P, 2]`: its surrogate rank among the positives, and among all, over n."""
+    few = sides.pos.numel() * (sides.pos.shape[-1] + sides.neg.shape[-1]) <= ONE_MATRIX
+    if few and sides.active is None and sides.counted is None:
+        pairs = surrogate(torch.cat([sides.pos, sides.neg], -1).unsqueeze(-2) - sides.pos.unsqueeze(-1))
+        above_positives = pairs[..., : sides.pos.shape[-1]].sum(-1)
+        return torch.stack([above_positives, pairs.sum(-1)], -1) / pairs.shape[-1]
     among_positives = row_sums(sides.pos, sides.pos, surrogate, weights=sides.active)
     among_negatives = row_sums(sides.pos, sides.neg, surrogate, weights=sides.counted)
     counts = (sides.batch.positive | sides.batch.negative).sum(-1, keepdim=True).clamp(min=1)

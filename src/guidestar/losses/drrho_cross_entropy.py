@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from guidestar.losses.base import Loss
-from guidestar.risks.base import Risk, as_mask, check_risk
+from guidestar.losses.label_batch import class_batch
+from guidestar.risks.base import Risk, check_risk
 from guidestar.risks.excess import excess
 from guidestar.state import math_dtype
 
@@ -35,8 +35,8 @@ class DRRhoCrossEntropyLoss(Loss):
         the risk's running estimate of the objective; gradient by the logits.
 
     Raises:
-        ValueError: shapes do not fit.
-        TypeError: logits that are not floating point.
+        ValueError: shapes do not fit, a label that is no class (mask such samples out).
+        TypeError: logits that are not floating point, labels that are.
 
     Example:
         >>> import torch
@@ -61,9 +61,7 @@ class DRRhoCrossEntropyLoss(Loss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The steered risk of the batch."""
-        if mask is not None and logits.ndim == 2:
-            mask = as_mask(logits[:, 0], mask)
-            logits = torch.where(mask.unsqueeze(1), logits, 0.0)  # a NaN that is masked must not reach the gradient
+        logits, labels, mask = class_batch(logits, labels, mask)
         losses = sample_cross_entropy(logits, labels)
         if reference_losses is not None:
             losses = excess(losses, reference_losses)

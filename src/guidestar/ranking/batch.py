@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -61,6 +60,8 @@ class BinaryBatch:
         negative: which count as negative, bool `[L, B]`; neither where masked or without a label.
         rows: memory rows of (sample, label), int64 `[L, B]`, or None without an index.
         single: the scores had no dimension of labels.
+        learnable: which labels have both classes, bool `[L]`.
+        complete: it is known that every label has both classes, and that there is a label.
         sizes: the numbers of positives and of negatives of each label, on a CPU, where it costs nothing to know them.
     """
 
@@ -69,19 +70,9 @@ class BinaryBatch:
     negative: Tensor
     rows: Tensor | None
     single: bool
-    sizes: Sizes | None = None
-
-    @cached_property
-    def learnable(self) -> Tensor:
-        """Which labels have both classes, bool `[L]`."""
-        if self.sizes is None:
-            return self.positive.any(1) & self.negative.any(1)
-        return torch.from_numpy((self.sizes[0] > 0) & (self.sizes[1] > 0))
-
-    @cached_property
-    def complete(self) -> bool:
-        """It is known that every label has both classes, and that there is a label."""
-        return self.sizes is not None and bool(self.sizes[0].size and self.sizes[0].all() and self.sizes[1].all())
+    learnable: Tensor
+    complete: bool
+    sizes: Sizes | None
 
     def split(self) -> Split:
         """Positives and negatives of each label. Under torch.compile, where shapes are fixed, P = N = B with masks."""
@@ -158,7 +149,12 @@ def binary_batch(
         # Only what counts stays: a NaN that is masked must reach neither the value nor, as 0 * NaN, a gradient.
         scores = torch.where(known, scores, 0.0)
         sizes = None if sizes is None else _sizes(positive, negative)
-    return BinaryBatch(scores, positive, negative, rows, single, sizes)
+    if sizes is None:
+        learnable, complete = positive.any(1) & negative.any(1), False
+    else:
+        both = (sizes[0] > 0) & (sizes[1] > 0)
+        learnable, complete = torch.from_numpy(both), len(both) > 0 and bool(both.all())
+    return BinaryBatch(scores, positive, negative, rows, single, learnable, complete, sizes)
 
 
 def _by_label(values: Tensor) -> Tensor:
@@ -207,13 +203,18 @@ def _compact(which: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor |
 
 
 def _compact_on_cpu(which: np.ndarray, counts: np.ndarray) -> tuple[Tensor, Tensor | None]:
-    columns = np.flatnonzero(which) if len(which) == 1 else which.nonzero()[1]
+    labels, size = which.shape
     longest = int(counts.max(initial=0))
-    if columns.size == len(counts) * longest:
-        return torch.from_numpy(columns.reshape(len(counts), longest)), None
+    found = np.flatnonzero(np.ascontiguousarray(which))  # much faster than nonzero of two dimensions
+    if labels == 1:
+        return torch.from_numpy(found).unsqueeze(0), None
+    starts = np.arange(labels)[:, None] * size
+    if len(found) == labels * longest:
+        return torch.from_numpy(found.reshape(labels, longest) - starts), None
     mask = np.arange(longest) < counts[:, None]
-    places = np.zeros(mask.shape, dtype=np.int64)
-    places[mask] = columns
+    places = np.repeat(starts, longest, axis=1)
+    places[mask] = found
+    places -= starts
     return torch.from_numpy(np.where(mask, places, places[:, :1])), torch.from_numpy(mask)
 
 

@@ -22,7 +22,7 @@ from guidestar.ranking.slopes import places, sum_over_anchors, sum_over_others
 from guidestar.state import may_look
 
 #: Pairs of a tile, on a CPU (whose cache holds two) and elsewhere (where it must be worth its kernels).
-TILE = (1 << 16, 1 << 23)
+TILE = (1 << 17, 1 << 23)
 #: Up to so many pairs one number a pair is kept for the gradient.
 KEEP = (1 << 22, 1 << 23)
 #: Sums of as many powers of 2 as memory holds are finite below this exponent.
@@ -38,37 +38,52 @@ def log_mean_exp(anchors: Tensor, others: Tensor, form: Polynomial, tau: float, 
         others: $s_j$, `[L, N]`, N at least 1.
         form: f, a hinge or a squared hinge (`cut`).
         tau: temperature, positive.
-        weights: $w_j$ `[L, N]`, 0 or more, outside the graph; None: 1.
+        weights: $w_j$ `[L, N]`, 0 or more, outside the graph, or which others count, bool; None: all.
 
     Example:
         >>> log_mean_exp(torch.zeros(1, 1), torch.tensor([[999.0, 999.0]]), Polynomial(1, 1.0, cut=True), 1.0, None)
         tensor([[1000.]])
     """
     if weights is None:
-        return _LogMeanExp.apply(anchors, others, None, form, tau)  # pyright: ignore[reportReturnType]
+        return _LogMeanExp.apply(anchors, others, None, None, form, tau)  # pyright: ignore[reportReturnType]
+    if weights.dtype == torch.bool:  # what does not count is below every margin, where its exponential is known
+        pads = (~weights).sum(-1, keepdim=True, dtype=others.dtype)
+        some = pads < others.shape[-1]
+        kept = torch.where(weights | ~some, others, -float("inf"))
+        made = _LogMeanExp.apply(anchors, kept, None, torch.where(some, pads, 0.0), form, tau)
+        return torch.where(some, made, 0.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
     weights = weights.detach().to(others.dtype)
     total = weights.sum(-1, keepdim=True)
     some = total > 0
     share = torch.where(some, weights / torch.where(some, total, 1.0), 1.0 / others.shape[-1])
     # One that does not count must not overflow: it takes the place of the largest of those that do.
     largest = torch.where(share > 0, others.detach(), -float("inf")).amax(-1, keepdim=True)
-    made = _LogMeanExp.apply(anchors, torch.where(share > 0, others, largest), share, form, tau)
+    made = _LogMeanExp.apply(anchors, torch.where(share > 0, others, largest), share, None, form, tau)
     return torch.where(some, made, 0.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 class _LogMeanExp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, anchors: Tensor, others: Tensor, share: Tensor | None, form: Polynomial, tau: float
+        ctx: Any,
+        anchors: Tensor,
+        others: Tensor,
+        share: Tensor | None,
+        pads: Tensor | None,
+        form: Polynomial,
+        tau: float,
     ) -> Tensor:
         scale = (tau * LOG_2) ** (-1.0 / form.power)  # f / tau is the same power of what is scaled
         pairs = _Pairs(anchors * scale, (others + form.margin) * scale, share, form.power)
         few = anchors.numel() * others.shape[-1] <= KEEP[anchors.device.type != "cpu"]
         total, *for_gradient = pairs.kept() if few and any(ctx.needs_input_grad) else (pairs.sums(),)
+        if pads is not None:
+            total = total - (pads if pairs.top is None else pads * torch.exp2(-pairs.top))
         ctx.pairs, ctx.for_gradient = pairs, for_gradient
         ctx.factor = form.power * scale * LOG_2
         ctx.save_for_backward(total)
-        mean = total if share is not None else total / others.shape[-1]
+        count = others.shape[-1] if pads is None else others.shape[-1] - pads
+        mean = total / count if share is None else total
         return mean.log() if pairs.top is None else torch.add(mean.log(), pairs.top, alpha=LOG_2)
 
     @staticmethod
@@ -81,7 +96,7 @@ class _LogMeanExp(torch.autograd.Function):
         else:
             by_anchors, by_others = ctx.pairs.pulled(slope)
         by_others = by_others if ctx.pairs.share is None else ctx.pairs.share * by_others
-        return -slope * by_anchors, by_others, None, None, None
+        return -slope * by_anchors, by_others, None, None, None, None
 
 
 class _Pairs:

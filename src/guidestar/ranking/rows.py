@@ -137,7 +137,7 @@ def row_hinge_means(
         return HingeMeans(value / total, -above / total)
     if form is not None and _sloped(anchors, others, EXCESS_SLOPES_FROM):
         value, above = slope_sums(anchors, others, weights, form, nu)
-        return HingeMeans(value / total, above / -total)  # pyright: ignore[reportOptionalOperand]
+        return HingeMeans(value / total, above / -total)  # pyright: ignore[reportOperatorIssue]
 
     def both(anchors: Tensor, others: Tensor, nu: Tensor) -> Tensor:
         over = surrogate(_differences(anchors, others)) - nu.unsqueeze(-1)

@@ -170,8 +170,8 @@ def negatives_risk(risk: Risk, sides: Sides, surrogate: Surrogate) -> Tensor:
 def _log_mean_exp(sides: Sides, surrogate: Surrogate, tau: float) -> Tensor:
     form = None if torch.compiler.is_compiling() else polynomial(surrogate)
     if form is not None and form.cut and sides.pos.numel() * sides.neg.shape[-1] > FUSED_FROM:
-        return log_mean_exp(sides.pos, sides.neg, form, tau, sides.weights)
-    return row_log_mean_exp(sides.pos, sides.neg, surrogate, tau, weights=sides.weights)
+        return log_mean_exp(sides.pos, sides.neg, form, tau, sides.counted)
+    return row_log_mean_exp(sides.pos, sides.neg, surrogate, tau, weights=sides.counted)
 
 
 def _learning(risk: Risk) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from guidestar.samplers.arrays import binary, count, positives_per_batch, rows_of
+from guidestar.samplers.arrays import binary, checksum, count, positives_per_batch, rows_of
 from guidestar.samplers.cycle import Cycles
 from guidestar.samplers.position import PositionedSampler
 
@@ -78,6 +78,7 @@ class DualSampler(PositionedSampler):
         self.positives = positives_per_batch(batch_size, rate)
         self.negatives = count(batch_size, "batch_size") - self.positives
         self._rows = rows_of(positive), rows_of(negative)
+        self._checksum = checksum(positive)
         self._check(batch_size, rate)
         self._share = self.share(self.positives, "positives"), self.share(self.negatives, "negatives")
         self.batch_size = (self.positives + self.negatives) // self.world
@@ -121,4 +122,5 @@ class DualSampler(PositionedSampler):
             "negatives": self.negatives,
             "positive_rows": len(self._rows[0]),
             "negative_rows": len(self._rows[1]),
+            "checksum of the labels": self._checksum,
         }

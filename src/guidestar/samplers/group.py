@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from guidestar.samplers.arrays import count, integers, lists_by
+from guidestar.samplers.arrays import checksum, count, integers, lists_by
 from guidestar.samplers.cycle import Cycles
 from guidestar.samplers.position import PositionedSampler
 
@@ -64,7 +64,9 @@ class GroupSampler(PositionedSampler):
         world: int | None = None,
     ) -> None:
         super().__init__(seed, rank, world)
-        names, self._lists = lists_by(integers(group, "group"))
+        identifiers = integers(group, "group")
+        names, self._lists = lists_by(identifiers)
+        self._checksum = checksum(identifiers)
         self.groups = count(groups_per_batch, "groups_per_batch")
         self.samples = count(samples_per_group, "samples_per_group")
         if self.groups > len(names):
@@ -106,4 +108,5 @@ class GroupSampler(PositionedSampler):
             "rows": self._rows,
             "all_groups": len(self._lists),
             "steps": self.steps,
+            "checksum of the groups": self._checksum,
         }

@@ -113,7 +113,8 @@ class PositionedSampler(Sampler[list[Any]]):
             state: from `state_dict` of a sampler with the same data, settings and seed; the ranks may be others.
 
         Raises:
-            ValueError: it comes from other data, settings or another seed.
+            ValueError: it comes from other data (other rows, or in another order), settings or another seed, or stands
+                behind the end of an epoch.
         """
         own = {"seed": self.seed, **self._identity()}
         for name, value in own.items():
@@ -122,7 +123,10 @@ class PositionedSampler(Sampler[list[Any]]):
                     f"`state` belongs to another sampler: its {name} is {state.get(name)}, here it is {value}. "
                     "Build the sampler with the data and the settings that it was saved with."
                 )
-        self.epoch, self.step = count(state["epoch"], "epoch", least=0), count(state["step"], "step", least=0)
+        epoch, step = count(state["epoch"], "epoch", least=0), count(state["step"], "step", least=0)
+        if step > len(self):
+            raise ValueError(f"`state` stands at batch {step}, but an epoch has {len(self)} batches.")
+        self.epoch, self.step = epoch, step
         self._waiting = True
 
     def share(self, of: int, name: str) -> slice:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidestar.samplers.arrays import as_array, count, integers, lists_by
+from guidestar.samplers.arrays import as_array, checksum, count, integers, lists_by
 from guidestar.samplers.cycle import Cycles, generator
 from guidestar.samplers.position import PositionedSampler
 
@@ -89,6 +89,7 @@ class QuerySampler(PositionedSampler):
         #: Rows of a list.
         self.length = self.relevant + self.items
         self._rows = len(values)
+        self._checksum = checksum(identifiers, values > 0)
         self._sort(identifiers, values > 0)
         self._share = self.share(self.queries, "queries")
         self.batch_size = self.queries // self.world * self.length
@@ -163,4 +164,5 @@ class QuerySampler(PositionedSampler):
             "items": self.items,
             "rows": self._rows,
             "relevant_rows": int(self._relevant.sum()),
+            "checksum of queries and relevance": self._checksum,
         }

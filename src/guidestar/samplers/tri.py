@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from guidestar.samplers.arrays import binary, count, positives_per_batch, rows_of
+from guidestar.samplers.arrays import binary, checksum, count, positives_per_batch, rows_of
 from guidestar.samplers.cycle import Cycles
 from guidestar.samplers.indexed import Indexed
 from guidestar.samplers.position import PositionedSampler
@@ -92,6 +92,7 @@ class TriSampler(PositionedSampler):
         self._tasks = np.flatnonzero(both)
         # One row a task, so that the list of a task is read from memory in one piece when it is first needed.
         self._is = np.ascontiguousarray(negative.T), np.ascontiguousarray(positive.T)
+        self._checksum = checksum(negative, positive)
         self._share = self.share(self.tasks, "tasks")
         self.batch_size = self.tasks // self.world * batch_size_per_task
         self.steps = count(
@@ -126,6 +127,7 @@ class TriSampler(PositionedSampler):
             "rows": self._is[0].shape[1],
             "positive_labels": int(self._is[1].sum()),
             "steps": self.steps,
+            "checksum of the labels": self._checksum,
         }
 
 

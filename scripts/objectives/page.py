@@ -1,0 +1,212 @@
+"""The part of `docs/results-objectives.md` on lists, groups, extreme classification, spectral risks and label losses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from guidestar.report.statistics import summarise
+
+from . import adult, films, groups, lists, longtail, movielens, omniglot, spectral
+from .tables import against, best, table
+
+HEAD = """
+# Lists, groups, many classes, spectral risks
+
+{seeds} seeds. Every method of a table has the same number of steps, batch size and initial weights (by the seed; but for
+trees) and chooses one number, as a rule the learning rate, from a list of the same length on the validation part of seed 0; a
+star says that the chosen one is at an end of the list. Each cell is the mean ± the standard deviation over the seeds on the
+test part, the best of a column is bold. With so few seeds only large differences are measurable.
+`python -m scripts.objectives` makes all of it.
+"""
+
+
+def sections(folder: Path) -> list[str]:
+    """The lines of the page, from the JSON files of a folder; a study without its file is left out."""
+    made: list[str] = []
+    for name, write in SECTIONS.items():
+        path = folder / f"objectives_{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            made += [] if made else [HEAD.format(seeds=found["seeds"])]
+            made += write(found)
+    return made
+
+
+def _image(name: str, label: str) -> str:
+    return f"\n![{label}](figures/objectives_{name}.svg)\n"
+
+
+def _text(text: str) -> str:
+    """One paragraph."""
+    return " ".join(text.split()) + "\n"
+
+
+def _lists(found: dict[str, Any]) -> list[str]:
+    facts, methods = found["facts"], found["valid"]
+    pairs = [("song", "pointwise"), ("listwise_song", "song"), ("ksong_threshold", "song")]
+    ours = ("song", "listwise_song", "ksong_threshold")
+    pairs += [(name, trees) for trees in ("lightgbm", "xgboost") for name in ours]
+    return [
+        "\n## NDCG of whole lists: LightGBM's ranking set\n",
+        _text(f"""{facts["train"]} queries for training, {facts["valid"]} for validation and {facts["test"]} for testing;
+            300 features. A network with one hidden layer of {lists.HIDDEN}, {lists.STEPS} steps of {lists.QUERIES} whole
+            lists with Adam; LightGBM and XGBoost with {lists.TREES} trees and their defaults. Chosen by NDCG@10. Lists are
+            whole, so gamma is 1. {100 * facts["relevant"]:.0f} % of the documents are relevant to some degree:
+            `ListwiseCrossEntropyLoss` treats these alike, the others know the degrees."""),
+        *table(methods, lists.TITLES, lists.METRICS, "learning rate"),
+        "",
+        *against(methods, lists.TITLES, "ndcg10", lists.METRICS["ndcg10"], pairs),
+    ]
+
+
+def _movielens(found: dict[str, Any]) -> list[str]:
+    facts, methods = found["facts"], found["valid"]
+    pairs = [("song", "bpr"), ("song", "pointwise"), ("listwise", "bpr"), ("listwise_song", "listwise")]
+    pairs += [("ksong_threshold", "listwise_song"), ("song_stratified", "song"), ("song", "popularity")]
+    return [
+        "\n## NDCG of sampled lists: MovieLens\n",
+        _text(f"""{facts["ratings"]:,} ratings of {facts["users"]} users for training, {facts["films"]:,} films (those with
+            at least {movielens.LEAST_RATINGS} ratings). Of each user the last {movielens.HELD_OUT} ratings by time are the
+            test part, the {movielens.HELD_OUT} before them the validation part. The metric ranks all films that the user has
+            not rated before; a film's relevance is its rating rounded up. A matrix factorisation of width {movielens.WIDTH},
+            {movielens.STEPS:,} steps of AdamW. A step has {movielens.USERS} users and of each {movielens.RELEVANT} rated and
+            {movielens.OTHERS} other films (`QuerySampler`); gamma is {movielens.GAMMA:g}, K is {movielens.TOP}. Chosen by
+            NDCG@10. The split is the same for all seeds, so the spread is that of the training alone.
+            {100 * facts["sitting"]:.0f} % of the users entered all their held-out ratings within an hour, so what comes last
+            is hard to tell, and all numbers are small."""),
+        *table(methods, movielens.TITLES, movielens.METRICS, "learning rate"),
+        "",
+        *against(methods, movielens.TITLES, "ndcg10", movielens.METRICS["ndcg10"], pairs),
+    ]
+
+
+def _adult(found: dict[str, Any]) -> list[str]:
+    facts, methods = found["facts"], found["valid"]
+    ours = ("online", "primal_dual", "sonex", "alexr", "upgrad")
+    pairs = [(name, rival) for rival in ("erm", "erm_groups") for name in ours]
+    return [
+        "\n## A few groups: Adult, income times sex\n",
+        _text(f"""{facts["train"]:,} rows for training, {facts["rarest"]} of them in the smallest group (women with a high
+            income). A network with one hidden layer of {adult.HIDDEN}, {adult.STEPS} steps of {4 * adult.SAMPLES} rows, which
+            are {adult.SAMPLES} of each of the four groups but for plain ERM; Adam, and plain SGD for SONX and ALEXR. alpha is
+            1/4, the worst group alone. Chosen by the worst group's accuracy on validation rows. The step
+            sizes of the groups' weights and of nu are {adult.INNER.nu:g}, that of ALEXR's dual variables
+            {adult.INNER.alexr:g}; they were not tuned. UPGrad is `jacobian_backward` on the losses of the four groups."""),
+        *table(methods, groups.TITLES, adult.METRICS, "learning rate"),
+        "",
+        *against(methods, groups.TITLES, "worst", adult.METRICS["worst"], pairs),
+    ]
+
+
+def _films(found: dict[str, Any]) -> list[str]:
+    facts, methods = found["facts"], found["valid"]
+    pairs = [("sonex", name) for name in films.SHOWN if name != "sonex"]
+    return [
+        "\n## Many groups: reviews by film (Figure 6.6)\n",
+        _text(f"""{facts["train"]:,} IMDB reviews of the {facts["films"]} films with at least {films.LEAST_REVIEWS} reviews; a
+            film is a group, in every part. Hashed tf-idf of {films.FEATURES:,} features and a logistic regression; the
+            objective is the mean over the worst tenth of the films, and {films.L2:g}/2 times the squared norm. A step has
+            {films.GROUPS} films and {films.SAMPLES} reviews of each, as in the book; a film has only {facts["smallest"]} to
+            {facts["largest"]} reviews in the training part, so all of them are there, several times. SONEX, the two methods
+            with weights of groups and ERM use Adam, SONX and ALEXR plain SGD. The figure is about optimisation, so the
+            learning rate is chosen by the training objective, and so were on seed 0 the step sizes of the groups' weights
+            ({films.INNER.online:g} online, {films.INNER.primal_dual:g} primal-dual), of nu ({films.INNER.nu:g}) and of
+            ALEXR's dual variables ({films.INNER.alexr:g}), each from three values."""),
+        _image("films", "Training objective of the worst tenth of the films by the step for six methods"),
+        *table(methods, groups.TITLES, films.METRICS, "learning rate"),
+        "",
+        *against(methods, groups.TITLES, "objective", films.METRICS["objective"], pairs),
+        "",
+        *against(methods, groups.TITLES, "worst_accuracy", films.METRICS["worst_accuracy"], pairs),
+        "",
+        _text(f"""A film has {facts["test_reviews"]:.1f} test reviews on average: the worst tenth of the films is in part the
+            films with the worst luck, for every method alike."""),
+    ]
+
+
+def _omniglot(found: dict[str, Any]) -> list[str]:
+    facts = found["facts"]
+    pairs = [("scent", name) for name in omniglot.TITLES if name != "scent"]
+    training, validation, test = omniglot.DRAWERS
+    lines = [
+        "\n## Many classes: Omniglot (Figure 6.7)\n",
+        _text(f"""{facts["classes"]:,} characters; {facts["train"]:,} training images of {training} drawers, {validation} other
+            drawers for validation and {test} for testing. Fixed features (directions of strokes on a grid, PCA to
+            {omniglot.FEATURES}) and a linear classifier, {omniglot.EPOCHS} epochs of SGD without momentum, batches of
+            {omniglot.BATCH}. All but the full softmax see only the classes of the batch (`ClassWeights` with
+            `ExtremeClassificationLoss`). Their step sizes of nu are the best of three on seed 0 (alpha
+            {omniglot.SCENT_ALPHA:g} for SCENT, gamma {omniglot.SOX_GAMMA:g} for SOX, {omniglot.ASGD_LR:g} for ASGD); the
+            learning rate of the weights is one of {len(omniglot.RATES)}. The figure and the first table have the one that
+            gives the lowest full cross-entropy on the validation part, the second table the one with the highest accuracy
+            there."""),
+        _image("omniglot", "Full cross-entropy on training images and accuracy on validation images by the epoch"),
+    ]
+    for criterion in ("loss", "valid"):
+        lines += [*table(found[criterion], omniglot.TITLES, omniglot.METRICS, "learning rate"), ""]
+    for criterion, key, words in (("loss", "cross_entropy", "first"), ("valid", "accuracy", "second")):
+        lines += [f"From the {words} table:\n"]
+        lines += [*against(found[criterion], omniglot.TITLES, key, omniglot.METRICS[key], pairs), ""]
+    return lines
+
+
+def _spectral(found: dict[str, Any]) -> list[str]:
+    titles = spectral.TITLES
+    lines = [
+        "\n## Spectral risks: UCI regressions\n",
+        _text(f"""Ridge regression with the chi-square penalty as in the Prospect paper (superquantile of the worst half,
+            extremile 2, ESRM 1; nu = {spectral.NU:g}, mu = 1/n). The suboptimality is (F(w) - F\\*) / (F(0) - F\\*) after
+            {spectral.PASSES} passes, with F the risk of all samples and F\\* its minimum by L-BFGS. Constant step sizes, one
+            of {len(spectral.RATES)} by the last suboptimality on seed 0. SGD takes the risk of its mini-batch, which is
+            biased. Means over the seeds."""),
+        _image(
+            "spectral", "Suboptimality by passes over the data of Prospect and of SGD, three sets and three spectra"
+        ),
+        "| set | samples | spectrum | " + " | ".join(titles.values()) + " |",
+        "|---|---:|---|" + "---:|" * len(titles),
+    ]
+    lowest = []
+    for name, study in found["studies"].items():
+        data, spectrum = name.split("-")
+        ends = {method: summarise(entry["test"]["suboptimality"]) for method, entry in study["valid"].items()}
+        means = {method: float("inf") if end is None else end.mean for method, end in ends.items()}
+        lowest.append(min(means, key=lambda method: means[method]))
+        cells = [f"**{means[key]:.1e}**" if key == lowest[-1] else f"{means[key]:.1e}" for key in titles]
+        lines.append(f"| {data} | {study['facts']['rows']} | {spectrum} | " + " | ".join(cells) + " |")
+    count = lowest.count("prospect")
+    words = f"""Prospect ends lowest in {count} of {len(lowest)}. Its steps cost more: each solves the inner problem over all
+        samples."""
+    return [*lines, "", _text(words)]
+
+
+def _longtail(found: dict[str, Any]) -> list[str]:
+    facts, methods = found["facts"], found["valid"]
+    pairs = [(name, "erm") for name in longtail.TITLES if name != "erm"] + [("absgd", "absgd_one")]
+    top = best(methods, "balanced", longtail.METRICS["balanced"])
+    return [
+        "\n## A long tail of classes: Fashion-MNIST, imbalance 100\n",
+        _text(f"""{facts["train"]:,} training images, from {longtail.MOST:,} of the most frequent class to {facts["rarest"]}
+            of the rarest; validation and test part are balanced, and the seed decides which class is rare. A network with one
+            hidden layer of {longtail.HIDDEN}, {longtail.EPOCHS} epochs. One of three learning rates by the balanced accuracy
+            on validation images; for `ABSGDLoss` one of three temperatures at the middle learning rate, in the first of two
+            stages (half of the epochs) temperature {longtail.FIRST_TAU:g}. The other losses have their default parameters."""),
+        *table(methods, longtail.TITLES, longtail.METRICS, "setting"),
+        "",
+        *against(methods, longtail.TITLES, "balanced", longtail.METRICS["balanced"], pairs),
+        "",
+        _text(f"""The highest balanced accuracy is that of {longtail.TITLES[top]}. `ClassBalancedLoss` and
+            `LogitAdjustedLoss` are given the classes' frequencies, the others are not."""),
+    ]
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "ltr": _lists,
+    "movielens": _movielens,
+    "adult": _adult,
+    "films": _films,
+    "omniglot": _omniglot,
+    "spectral": _spectral,
+    "longtail": _longtail,
+}
