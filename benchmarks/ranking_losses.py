@@ -264,7 +264,8 @@ def main() -> None:
         rows,
         f"Medians of {arguments.repeats} repeats that take turns; CPU time of the process on one thread. Half of the samples "
         "are positive; memory is kept (gamma = 0.9) where both keep any. LibAUC's first use of its state is not timed. "
-        "Memory is what a step adds to the resident size of its process, at its largest.",
+        "Memory is what a step adds to the resident size of its process, at its largest. "
+        "LibAUC's focal loss multiplies weights [B] and losses [B, 1]: what grows there is that B x B matrix.",
     )
     if not good:
         raise SystemExit(1)

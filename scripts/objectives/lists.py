@@ -6,6 +6,7 @@ testing. A network with one hidden layer scores the documents; lists are whole, 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,21 +135,7 @@ class Trees:
     def fit(self, task: Task, setting: float, seed: int) -> dict[str, Any]:
         """Fit on the training lists."""
         x, y, sizes = task.train.x[task.train.mask], task.train.relevance[task.train.mask], task.train.mask.sum(1)
-        if self.package == "lightgbm":
-            import lightgbm
-
-            options = {"objective": "lambdarank", "learning_rate": setting, "seed": seed, "num_threads": 1}
-            made = lightgbm.Dataset(x.numpy(), y.numpy(), group=sizes.numpy())
-            booster = lightgbm.train(options | {"verbose": -1}, made, num_boost_round=TREES)
-            predict: Callable[[np.ndarray], Any] = booster.predict
-        else:
-            import xgboost
-
-            matrix = xgboost.DMatrix(x.numpy(), y.numpy())
-            matrix.set_group(sizes.numpy())
-            options = {"objective": "rank:ndcg", "eta": setting, "seed": seed, "nthread": 1}
-            forest = xgboost.train(options, matrix, num_boost_round=TREES)
-            predict = lambda documents: forest.predict(xgboost.DMatrix(documents))  # noqa: E731
+        predict = self._fitted(x.numpy(), y.numpy(), sizes.numpy(), setting, seed)
 
         def scores(part: Lists) -> Tensor:
             found = torch.zeros(part.mask.shape, dtype=torch.float64)
@@ -156,6 +143,22 @@ class Trees:
             return found
 
         return task.judge(scores)
+
+    def _fitted(
+        self, x: np.ndarray, y: np.ndarray, sizes: np.ndarray, rate: float, seed: int
+    ) -> Callable[[np.ndarray], Any]:
+        try:
+            package: Any = importlib.import_module(self.package)
+        except ImportError as error:
+            raise ImportError(f"The trees need {self.package}: pip install 'guidestar[peers]'.") from error
+        if self.package == "lightgbm":
+            options = {"objective": "lambdarank", "learning_rate": rate, "seed": seed, "num_threads": 1, "verbose": -1}
+            return package.train(options, package.Dataset(x, y, group=sizes), num_boost_round=TREES).predict
+        matrix = package.DMatrix(x, y)
+        matrix.set_group(sizes)
+        options = {"objective": "rank:ndcg", "eta": rate, "seed": seed, "nthread": 1}
+        forest = package.train(options, matrix, num_boost_round=TREES)
+        return lambda documents: forest.predict(package.DMatrix(documents))
 
 
 def pointwise(scores: Tensor, part: Lists, rows: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ def _image(name: str, label: str) -> str:
 def _text(text: str) -> str:
     """One paragraph."""
     return " ".join(text.split()) + "\n"
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def _lists(found: dict[str, Any]) -> list[str]:
@@ -110,9 +114,10 @@ def _films(found: dict[str, Any]) -> list[str]:
             film is a group, in every part. Hashed tf-idf of {films.FEATURES:,} features and a logistic regression; the
             objective is the mean over the worst tenth of the films, and {films.L2:g}/2 times the squared norm. A step has
             {films.GROUPS} films and {films.SAMPLES} reviews of each, as in the book; a film has only {facts["smallest"]} to
-            {facts["largest"]} reviews in the training part, so all of them are there, several times. SONEX, the two methods
-            with weights of groups and ERM use Adam, SONX and ALEXR plain SGD. The figure is about optimisation, so the
-            learning rate is chosen by the training objective, and so were on seed 0 the step sizes of the groups' weights
+            {facts["largest"]} reviews in the training part, so all of them are there, several times; ERM has as many
+            shuffled reviews. SONEX, the two methods with weights of groups and ERM use Adam, SONX and ALEXR plain SGD. The
+            figure is about optimisation, so the learning rate is chosen by the training objective, and so were on seed 0 the
+            step sizes of the groups' weights
             ({films.INNER.online:g} online, {films.INNER.primal_dual:g} primal-dual), of nu ({films.INNER.nu:g}) and of
             ALEXR's dual variables ({films.INNER.alexr:g}), each from three values."""),
         _image("films", "Training objective of the worst tenth of the films by the step for six methods"),
@@ -156,8 +161,9 @@ def _spectral(found: dict[str, Any]) -> list[str]:
     titles = spectral.TITLES
     lines = [
         "\n## Spectral risks: UCI regressions\n",
-        _text(f"""Ridge regression with the chi-square penalty as in the Prospect paper (superquantile of the worst half,
-            extremile 2, ESRM 1; nu = {spectral.NU:g}, mu = 1/n). The suboptimality is (F(w) - F\\*) / (F(0) - F\\*) after
+        _text(f"""Ridge regression with the chi-square penalty as in the Prospect paper (superquantile of the worst
+            half, extremile 2, ESRM 1; mu = 1/n; nu = {spectral.NU:g}, because with the paper's 1 the superquantile and the
+            extremile can hardly be told apart here). The suboptimality is (F(w) - F\\*) / (F(0) - F\\*) after
             {spectral.PASSES} passes, with F the risk of all samples and F\\* its minimum by L-BFGS. Constant step sizes, one
             of {len(spectral.RATES)} by the last suboptimality on seed 0. SGD takes the risk of its mini-batch, which is
             biased. Means over the seeds."""),
@@ -176,8 +182,12 @@ def _spectral(found: dict[str, Any]) -> list[str]:
         cells = [f"**{means[key]:.1e}**" if key == lowest[-1] else f"{means[key]:.1e}" for key in titles]
         lines.append(f"| {data} | {study['facts']['rows']} | {spectrum} | " + " | ".join(cells) + " |")
     count = lowest.count("prospect")
+    rates = []
+    for key, title in titles.items():
+        used = sorted({study["valid"][key]["setting"] for study in found["studies"].values()})
+        rates.append(f"{title} {_listed(used)}")
     words = f"""Prospect ends lowest in {count} of {len(lowest)}. Its steps cost more: each solves the inner problem over all
-        samples."""
+        samples. The chosen step sizes, of {_listed(spectral.RATES)}: {"; ".join(rates)}."""
     return [*lines, "", _text(words)]
 
 

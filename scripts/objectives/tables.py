@@ -83,7 +83,7 @@ def against(
     methods: Methods, titles: Mapping[str, str], key: str, metric: Metric, pairs: Sequence[tuple[str, str]]
 ) -> list[str]:
     """A list entry a pair: the paired difference of the first and the second method, its interval and a verdict."""
-    lines = [f"{metric.title}, the difference with its 95 % interval over the seeds:\n"]
+    lines = [f"{metric.title[0].upper()}{metric.title[1:]}, the difference with its 95 % interval over the seeds:\n"]
     for first, second in pairs:
         difference = paired_difference(methods[first]["test"][key], methods[second]["test"][key])
         lines.append(f"- {titles[first]} against {titles[second]}: {verdict(difference, metric)}")

@@ -1,9 +1,9 @@
 """Trains what is missing, gathers the results, draws the figures and writes the page.
 
-python -m scripts.ranking train              # about 35 minutes of one core; continues where it stopped
+python -m scripts.ranking train              # about half an hour of one core; continues where it stopped
 python -m scripts.ranking train --tasks bbbp,adult
 python -m scripts.ranking gather             # runs/ranking -> docs/figures/objectives.json
-python -m scripts.ranking figures            # about 6 minutes of one core
+python -m scripts.ranking figures            # about 4 minutes of one core
 python -m scripts.ranking page               # docs/results-objectives.md from the JSON files in docs/figures
 python -m scripts.ranking                    # all of it
 """

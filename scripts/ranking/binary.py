@@ -14,7 +14,7 @@ from .task import BinaryTask
 TASKS = {
     **dict.fromkeys(data_tables.SETS, "table"),
     **dict.fromkeys(data_molecules.SETS, "molecules"),
-    **{f"{name}-{rate}": "images" for rate in data_images.RATES for name in data_images.SETS},
+    **{f"{name}-{rate}": "images" for name in data_images.SETS for rate in data_images.RATES},
 }
 
 

@@ -21,7 +21,7 @@ from .task import BinaryTask, Part
 NEGATIVES = 24_000
 VALIDATION = 1_000
 BATCH_SIZE = 64
-RATES = {"10": 0.10, "01": 0.01, "02": 0.02}
+RATES = {"01": 0.01, "02": 0.02, "10": 0.10}
 #: Name -> the title and the optimizer steps.
 SETS = {"fashion": ("Fashion-MNIST", 300), "cifar": ("CIFAR-10", 600)}
 

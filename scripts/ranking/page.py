@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..objectives.page import sections
 from . import page_figures
+from .methods import BETA, RATES
 from .metrics import TITLES
+from .peers import PESG_RATES, RADII, SOLVED_ROWS, TREE_RATES, TREES
 from .words import Comparison, best, cell, compare, mean, tally
 
 #: Method -> what the page calls it. The order is that of the rows.
@@ -50,19 +53,24 @@ SIBLINGS = (
     ("sopa_s", "libauc_sopa_s", "pauc"),
     ("sota_s", "libauc_sota_s", "tpauc"),
 )
+RIVALS = {
+    "plain cross-entropy": ["ce"],
+    "balanced or weighted cross-entropy, focal": ["ce_balanced", "ce_weighted", "focal"],
+    "other libraries": [*LIBAUC, *OTHERS],
+}
 KINDS = {"images": "Imbalanced images", "molecules": "Molecules", "table": "Tables"}
 NOTES = {
     "images": "Classes 0 to 4 are the negatives and 5 to 9 the positives, of which so many are kept that their share of "
     "the training part is 1, 2 or 10 %; validation and test part are balanced, as in the book. The network has three "
-    "strided convolutions of 16, 32 and 64 channels and sees each training image once or twice; CIFAR-10 is halved to 16 x 16 "
-    "pixels. That is far too little for CIFAR-10, where AUROCs stay low: the comparison counts, not the level. Weighted "
+    "strided convolutions of 16, 32 and 64 channels; CIFAR-10 is halved to 16 x 16 pixels. So few steps and so small a network "
+    "are far too little for CIFAR-10, where AUROCs stay low: the comparison counts, not the level. Weighted "
     "cross-entropy, chi-square and two of LibAUC's losses were left out here, where trainings take longest.",
     "molecules": "1,024 bits of Morgan fingerprints (radius 2, by rdkit) and a network of one hidden layer of 128 with "
     "dropout. A split by scaffolds: no Bemis-Murcko scaffold is in two of the training (60 %), validation (20 %) and test "
     "part (20 %); each seed deals the scaffolds out anew.",
     "table": "One-hot categories, standardized numbers, and a network of one hidden layer of 64. Adult has its official "
-    "test part; COMPAS and German credit are split 60 / 20 / 20 by the seed. `dro` solves a linear model on at most 5,000 "
-    "training rows with a conic solver; its radius is tuned.",
+    "test part; COMPAS and German credit are split 60 / 20 / 20 by the seed. `dro` solves a linear model on at most "
+    f"{SOLVED_ROWS:,} training rows with a conic solver; its radius is tuned.",
 }
 HEAD = """# Objectives on real data
 
@@ -73,14 +81,14 @@ of a column is bold.
 - **Same for all networks**: the same architecture, initial weights (by the seed), number of steps and batch size, a cosine
   schedule, weight decay 1e-4, and Adam unless the row says PESG or PDSCA. The losses of pairs and LibAUC's get batches
   half of which are positive (`DualSampler`); the losses of single samples get the data as they are, cross-entropy both.
-- **Tuning**: one number, of three values, by the AUROC of the validation part on seed 0: the learning rate (Adam 5e-4,
-  2e-3, 8e-3; LibAUC's PESG and PDSCA 0.02, 0.1, 0.5; trees 0.03, 0.1, 0.3 with 100 rounds) or, for `dro`, the radius
-  (0.01, 0.1, 1). All else is a default: margin 1, temperature 1, gamma 0.9, FPR 0.3 for SOPA.
+- **Tuning**: one number, of three values, by the AUROC of the validation part on seed 0: the learning rate (Adam {adam};
+  LibAUC's PESG and PDSCA {pesg}; trees {trees} with {rounds} rounds) or, for `dro`, the radius ({radii}). All else is a
+  default: margin 1, temperature 1, gamma 0.9; FPR {beta} for SOPA.
 - **Metrics**: {metrics}; both partial areas
   are divided by their largest value, so that 100 is perfect; chance is 15 for pAUC and 0 for TPAUC.
 - LibAUC's losses get sigmoid(score), as in its examples, the others the score itself.
 - The book recommends to start AUC and AP losses from a network that cross-entropy has trained. The rows "cross-entropy,
-  then" do so: half of the steps with balanced cross-entropy (learning rate 2e-3), then a new last layer and the other half
+  then" do so: half of the steps with balanced cross-entropy (learning rate {first_rate}), then a new last layer and the other half
   with the loss. All other networks start from random weights.
 
 With three seeds only large differences are measurable: the intervals are paired t intervals at 95 %, and the best of a
@@ -93,7 +101,7 @@ group of methods is picked by the test mean, which flatters the group with more 
 def write(folder: Path) -> str:
     """The page from the JSON files of a folder."""
     results = json.loads((folder / "objectives.json").read_text(encoding="utf-8"))
-    lines = [HEAD.format(seeds=results["seeds"], metrics=", ".join(TITLES.values()))]
+    lines = [HEAD.format(seeds=results["seeds"], metrics=", ".join(TITLES.values()), **_choices())]
     for kind, title in KINDS.items():
         tasks = {name: task for name, task in results["tasks"].items() if task["kind"] == kind}
         if tasks:
@@ -104,10 +112,18 @@ def write(folder: Path) -> str:
         "\n# Figures of the book\n",
         "The shape of figures of chapter 6, on smaller data; each has a script in `scripts/ranking`.",
         *page_figures.lines(folder),
+        *sections(folder),
         "\n## Environment\n",
         *(f"- {key}: {value}" for key, value in {**results["environment"], **results["packages"]}.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _choices() -> dict[str, str]:
+    """The values that were tuned over, as the head of the page names them."""
+    grids = {"adam": RATES, "pesg": PESG_RATES, "trees": TREE_RATES, "radii": RADII}
+    shown = {name: ", ".join(f"{value:g}" for value in values) for name, values in grids.items()}
+    return {**shown, "rounds": str(TREES), "beta": f"{BETA:g}", "first_rate": f"{RATES[1]:g}"}
 
 
 def _sizes(tasks: dict[str, Any]) -> list[str]:
@@ -142,21 +158,43 @@ def _tables(tasks: dict[str, Any]) -> list[str]:
 
 
 def _against(tasks: dict[str, Any]) -> list[str]:
-    """The best of guidestar's losses against the best of cross-entropy's rows and of the other libraries', in words."""
-    lines = ["\nThe best row of guidestar, and what it is above the best rows of the others, in points:\n"]
-    lines += ["| task | metric | of guidestar | cross-entropy and focal | other libraries |", "|---|---|---|---|---|"]
-    rivals = {"the rows of cross-entropy and focal loss": list(BASELINES), "the other libraries": [*LIBAUC, *OTHERS]}
-    found: dict[str, list[Comparison]] = {name: [] for name in rivals}
+    """The best row of guidestar against the best row of each group of others, in words."""
+    lines = ["\nThe best row of guidestar, and what it is above the best row of each group, in points:\n"]
+    lines += [
+        "| task | metric | best of guidestar | " + " | ".join(RIVALS) + " |",
+        "|---|---|---" + "|---" * len(RIVALS) + "|",
+    ]
+    found: dict[str, list[Comparison]] = {name: [] for name in RIVALS}
     for task in tasks.values():
         for metric, title in TITLES.items():
-            cells = []
-            for name, others in rivals.items():
+            cells, ours = [], ""
+            for name, others in RIVALS.items():
                 comparison = compare(task["methods"], metric, list(OURS), others)
                 found[name].append(comparison)
-                cells.append(f"{NAMES[comparison.other]}: {comparison.words}")
-            ours = NAMES[comparison.ours]
+                rival = "" if len(others) == 1 else f"{NAMES.get(comparison.other, 'none')}: "
+                cells.append(f"{rival}{comparison.words}")
+                ours = NAMES.get(comparison.ours, ours)
             lines.append(f"| {task['facts']['title']} | {title.split(' ')[0]} | {ours} | {' | '.join(cells)} |")
-    return [*lines, "", *(tally(comparisons, name) for name, comparisons in found.items())]
+    tallies = [tally(comparisons, name) for name, comparisons in found.items()]
+    return [*lines, "", *tallies, _levels(tasks)]
+
+
+def _levels(tasks: dict[str, Any]) -> str:
+    """What the batches bring, and what the losses: AUROCs over the tasks."""
+    groups = {"plain cross-entropy": ["ce"], "cross-entropy with half of a batch positive": ["ce_balanced"]}
+    groups["the best row of guidestar"] = list(OURS)
+    parts = []
+    for title, names in groups.items():
+        values = [
+            max(
+                (mean(task["methods"][name]["test"]["auroc"]) for name in names if name in task["methods"]),
+                default=-1.0,
+            )
+            for task in tasks.values()
+        ]
+        if min(values) > 0:
+            parts.append(f"{title} {100 * sum(values) / len(values):.1f}")
+    return f"AUROC, mean over these tasks: {', '.join(parts)}."
 
 
 def _siblings(tasks: dict[str, Any]) -> list[str]:

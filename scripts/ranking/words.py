@@ -69,12 +69,15 @@ class Comparison:
 def compare(methods: dict[str, Any], metric: str, ours: Sequence[str], others: Sequence[str]) -> Comparison:
     """The best of `ours` and the best of `others` among the methods that were run."""
     groups = [{name: methods[name]["test"][metric] for name in names if name in methods} for names in (ours, others)]
+    if not all(groups):
+        return Comparison("", "", None)
     first, second = (best(group) for group in groups)
     return Comparison(first, second, paired_difference(groups[0][first], groups[1][second]))
 
 
 def tally(comparisons: Sequence[Comparison], others: str) -> str:
     """How often ours had the higher mean, and how often a difference is measurable."""
+    comparisons = [found for found in comparisons if found.difference is not None]
     higher = sum(comparison.higher for comparison in comparisons)
     separated = [found for found in comparisons if found.difference is not None and found.difference.separated]
     better = sum(found.higher for found in separated)

@@ -92,19 +92,22 @@ class PerSampleState(nn.Module):
         """Set the rows `index` (1-D) to `values`, except where `active` is false; equal indices come with equal values.
 
         None, or an index that is a scalar, is a single row: `values` `[*shape]`, `active` `[]`; None is the first.
-        `checked` as in `read`.
+        `checked` as in `read`. A row that is not finite is not written: one bad batch must not stay for ever.
         """
         if not self.writable or (index is not None and index.numel() == 0):
             return
         if index is None:
-            row, values = self.values[0], values.detach()
-            row.copy_(values if active is None else torch.where(active, values, row))
+            row, values, finite = self.values[0], values.detach(), values.isfinite().all()
+            row.copy_(torch.where(finite if active is None else active & finite, values, row))
             return
         if index.ndim == 0:
             index, values = index.reshape(1), values.unsqueeze(0)
             active = None if active is None else active.reshape(1)
         rows = index if checked else self.on_device(index)
         values = values.detach().to(self.values.dtype)
+        finite = values.isfinite().reshape(len(values), -1).all(1)
+        if not may_look(finite) or not finite.all():
+            values = torch.where(expand(finite, values), values, _rows_of(self.values, rows))
         if active is not None and may_look(active):
             rows, values = rows[active], values[active]
         elif active is not None:

@@ -273,7 +273,6 @@ STEERING = [
 ]
 
 
-
 def _more() -> list[Case]:
     """The cases of the files beside this one, which import what they need from `guidestar_contract_cases`."""
     found = []

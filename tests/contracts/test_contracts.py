@@ -265,6 +265,20 @@ def test_a_nan_is_not_hidden(case) -> None:
 
 
 @every
+def test_a_batch_that_is_not_finite_is_not_remembered(case) -> None:
+    for poison in (float("nan"), float("inf"), -float("inf")):
+        module = trained(case)
+        batch = case.batch(5)
+        batch.values[0] = poison
+        cases.step(case, module, batch)
+        assert not any(value.isnan().any() for value in module.state_dict().values())
+        for seed in (6, 7):
+            output, gradient = cases.step(case, module, case.batch(seed))
+            assert torch.isfinite(output).all()
+            assert torch.isfinite(gradient).all()
+
+
+@every
 def test_a_nan_that_is_masked_is_ignored(case) -> None:
     batch, where = masked_entry(case, case.batch(5))
     clean = cases.step(case, trained(case), batch)

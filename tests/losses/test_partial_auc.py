@@ -17,7 +17,7 @@ from written_out_ranks import (
 )
 
 from guidestar import KL, ChiSquare, CVaR, KLBall, Mean, TopK
-from guidestar.losses import PairwiseAUCLoss, PartialAUCLoss
+from guidestar.losses import PairwiseAUCLoss, PartialAUCLoss, TwoWayPartialAUCLoss
 from guidestar.risks.base import Risk, Rows
 from guidestar.surrogates import hinge, logistic, squared_hinge
 
@@ -132,3 +132,10 @@ def test_errors() -> None:
         PartialAUCLoss(CVaR(0.5, num_rows=2))(scores, labels, torch.arange(3))
     with pytest.raises(TypeError, match="`index` must be an int64 tensor"):
         PartialAUCLoss(CVaR(0.5, num_rows=3))(scores, labels, torch.zeros(3))
+
+
+@pytest.mark.parametrize("wrap", [lambda risk: PartialAUCLoss(risk), lambda risk: TwoWayPartialAUCLoss(risk, Mean())])
+def test_other_data_are_evaluated_without_an_index(wrap) -> None:
+    scores, labels, _ = labelled(0)
+    found = wrap(CVaR(0.3, num_rows=SAMPLES)).double().eval()(scores, labels)
+    assert torch.equal(found, wrap(TopK(0.3)).double().eval()(scores, labels))

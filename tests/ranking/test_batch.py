@@ -146,3 +146,13 @@ def test_what_does_not_fit_is_refused(change, error, message) -> None:
     fitting = {"scores": torch.zeros(3), "labels": torch.tensor([0, 1, 0])}
     with pytest.raises(error, match=message):
         binary_batch(**{**fitting, **change}, learning=True)
+
+
+def test_labels_that_the_batch_does_not_know_are_not_counted_but_a_batch_of_nothing_is() -> None:
+    nan = float("nan")
+    labels = torch.tensor([[1.0, nan, 1.0], [0.0, nan, 1.0]])
+    assert binary_batch(torch.zeros(2, 3), labels, learning=False).lacking().tolist() == [False, False, True]
+    assert binary_batch(torch.zeros(2, 2), torch.full((2, 2), nan), learning=False).lacking().tolist() == [True, True]
+    masked = binary_batch(torch.zeros(2, 3), labels, mask=torch.tensor([False, False]), learning=False)
+    assert masked.lacking().tolist() == [True, True, True]
+    assert binary_batch(torch.zeros(0), torch.zeros(0), learning=False).lacking().tolist() == [True]

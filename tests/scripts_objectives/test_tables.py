@@ -42,7 +42,7 @@ def test_a_verdict_needs_an_interval_without_zero() -> None:
 def test_the_page_leaves_out_what_has_no_file(tmp_path: Path) -> None:
     assert sections(tmp_path) == []
     methods = {
-        name: {"test": {"suboptimality": [value, value]}}
+        name: {"setting": value, "test": {"suboptimality": [value, value]}}
         for name, value in (("prospect", 1e-6), ("small", 0.1), ("large", 0.01))
     }
     study = {"facts": {"rows": 308}, "valid": methods}

@@ -174,3 +174,16 @@ def test_every_film_is_in_every_part(shared_data: Path) -> None:
         assert int(torch.bincount(part.group, minlength=task.num_groups).min()) > 0
     assert int(torch.bincount(task.train.group).min()) == round(0.6 * films.LEAST_REVIEWS)
     assert task.look(task.network()) == pytest.approx(np.log(2.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("package", ["lightgbm", "xgboost"])
+def test_trees_rank(package: str) -> None:
+    pytest.importorskip(package)
+    task = lists.Task(made_lists(60, 0), made_lists(20, 1), made_lists(20, 2))
+    assert lists.Trees(package).fit(task, 0.1, 0)["test"]["ndcg"] > 0.95
+
+
+def test_trees_that_are_not_installed_name_the_extra() -> None:
+    task = lists.Task(made_lists(10, 0), made_lists(10, 1), made_lists(10, 2))
+    with pytest.raises(ImportError, match=r"need no_such_trees: pip install 'guidestar\[peers\]'"):
+        lists.Trees("no_such_trees").fit(task, 0.1, 0)

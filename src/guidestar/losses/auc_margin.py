@@ -110,7 +110,7 @@ class AUCMarginLoss(Loss):
         value, slope = self._objective(batch)
         if learning:
             if not batch.complete:
-                self.empty.add(~batch.learnable)
+                self.empty.add(batch.lacking())
             # A slope of 0 leaves alpha as it is, bit by bit.
             self.alpha.move(slope * batch.learnable, self._every_label())  # Alg. 27, step 4
         return batch.mean_over_labels(value)

@@ -63,7 +63,7 @@ class PairwiseAUCLoss(Loss):
         with torch.autocast(scores.device.type, enabled=False):
             batch = binary_batch(scores, labels, index, mask, learning=learning)
             if learning and not batch.complete:
-                self.empty.add(~batch.learnable)
+                self.empty.add(batch.lacking())
             split = batch.split()
             by_positive = row_means(split.pos, split.neg, self.surrogate, weights=split.neg_mask)
             return batch.mean_over_labels(split.mean_over_positives(by_positive))

@@ -74,6 +74,19 @@ class BinaryBatch:
     complete: bool
     sizes: Sizes | None
 
+    def lacking(self) -> Tensor:
+        """Which labels have one class only, bool `[L]`; a label of which nothing counts is one if none has more.
+
+        So a label that the batch was not drawn for is not counted, and a batch of nothing is.
+
+        Example:
+            >>> batch = binary_batch(torch.zeros(2, 2), torch.tensor([[1.0, float("nan")]] * 2), learning=False)
+            >>> batch.lacking()
+            tensor([ True, False])
+        """
+        known = (self.positive | self.negative).any(1)
+        return ~self.learnable & (known | ~known.any())
+
     def split(self) -> Split:
         """Positives and negatives of each label. Under torch.compile, where shapes are fixed, P = N = B with masks."""
         scores, sizes = self.scores, self.sizes or (None, None)

@@ -12,7 +12,7 @@ from guidestar.ranking.closed import polynomial
 from guidestar.ranking.entropic import log_mean_exp
 from guidestar.ranking.rows import Surrogate, row_hinge_means, row_log_mean_exp, row_means
 from guidestar.risks.base import Risk, Rows
-from guidestar.risks.cvar import CVaR
+from guidestar.risks.cvar import CVaR, TopK
 from guidestar.risks.kl import KL
 from guidestar.risks.mean import Mean
 from guidestar.state import Counter
@@ -99,7 +99,7 @@ def both_sides(
     batch = binary_batch(scores, labels, index, mask, learning=learning)
     split = batch.split()
     if learning and not batch.complete:
-        empty.add(~batch.learnable)
+        empty.add(batch.lacking())
     pos, neg, rows = split.pos, split.neg, split.rows
     if split.pos_mask is None and split.neg_mask is None and pos.shape[1] and neg.shape[1]:
         return Sides(pos, neg, rows, None, None, batch)
@@ -179,6 +179,8 @@ def _learning(risk: Risk) -> bool:
 
 
 def _cvar(risk: CVaR, sides: Sides, surrogate: Surrogate) -> Tensor:
+    if sides.rows is None and len(risk.dual.memory) > 1 and not _learning(risk):
+        return negatives_risk(TopK(risk.alpha), sides, surrogate)  # the best threshold of each row, where none is kept
     nu = risk.dual.values(sides.rows).to(sides.pos.dtype)
     excess, slope = row_hinge_means(sides.pos, sides.neg, surrogate, nu.expand(sides.pos.shape), weights=sides.weights)
     if _learning(risk):
