@@ -185,7 +185,7 @@ def _spectral(found: dict[str, Any]) -> list[str]:
     rates = []
     for key, title in titles.items():
         used = sorted({study["valid"][key]["setting"] for study in found["studies"].values()})
-        rates.append(f"{title} {_listed(used)}")
+        rates.append(f"{_listed(used)} for {title}")
     words = f"""Prospect ends lowest in {count} of {len(lowest)}. Its steps cost more: each solves the inner problem over all
         samples. The chosen step sizes, of {_listed(spectral.RATES)}: {"; ".join(rates)}."""
     return [*lines, "", _text(words)]

@@ -81,17 +81,17 @@ of a column is bold.
 - **Same for all networks**: the same architecture, initial weights (by the seed), number of steps and batch size, a cosine
   schedule, weight decay 1e-4, and Adam unless the row says PESG or PDSCA. The losses of pairs and LibAUC's get batches
   half of which are positive (`DualSampler`); the losses of single samples get the data as they are, cross-entropy both.
-- **Tuning**: one number, of three values, by the AUROC of the validation part on seed 0: the learning rate (Adam {adam};
-  LibAUC's PESG and PDSCA {pesg}; trees {trees} with {rounds} rounds) or, for `dro`, the radius ({radii}). All else is a
-  default: margin 1, temperature 1, gamma 0.9; FPR {beta} for SOPA.
+- **Tuning**: one number, of three values, by the AUROC of the validation part on seed 0: the learning rate (Adam
+  {adam}; LibAUC's PESG and PDSCA {pesg}; trees {trees} with {rounds} rounds)
+  or, for `dro`, the radius ({radii}). All else is a default: margin 1, temperature 1, gamma 0.9; FPR {beta} for SOPA.
 - **Metrics**: {metrics}; both partial areas
   are divided by their largest value, so that 100 is perfect; chance is 15 for pAUC and 0 for TPAUC.
 - LibAUC's losses get sigmoid(score), as in its examples, the others the score itself.
 - The book recommends to start AUC and AP losses from a network that cross-entropy has trained. The rows "cross-entropy,
-  then" do so: half of the steps with balanced cross-entropy (learning rate {first_rate}), then a new last layer and the other half
-  with the loss. All other networks start from random weights.
+  then" do so: half of the steps with balanced cross-entropy (learning rate {first_rate}), then a new last layer and the
+  other half with the loss. All other networks start from random weights.
 
-With three seeds only large differences are measurable: the intervals are paired t intervals at 95 %, and the best of a
+With {seeds} seeds only large differences are measurable: the intervals are paired t intervals at 95 %, and the best of a
 group of methods is picked by the test mean, which flatters the group with more methods.
 
 `make results` runs everything again (`python -m scripts.ranking`) and writes this page.
