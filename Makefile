@@ -30,8 +30,10 @@ imports: .venv/.dev
 docs: .venv/.dev ## Build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-results: .venv/.dev ## The results table (about 100 minutes on two cores), the theory's figure, and the example of one tower
+results: .venv/.peers ## All results (about 150 minutes on two cores), the theory's figure, and the example of one tower
 	$(BIN)/python scripts/results.py
+	$(BIN)/python -m scripts.objectives
+	$(BIN)/python -m scripts.ranking
 	$(BIN)/python examples/theory/excess_risk.py
 	$(BIN)/python examples/one_tower.py
 
@@ -50,4 +52,10 @@ clean: ## Remove the environment, runs and caches
 
 .venv/.dev: .venv/.torch pyproject.toml
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# libauc and dro ask for many packages, torchvision among them, that what is used of them does not need.
+.venv/.peers: .venv/.dev
+	$(PIP) --editable '.[dev,peers]'
+	$(PIP) --no-deps libauc dro
 	@touch $@

@@ -58,6 +58,9 @@ steps, while the reference has seen balanced classes. All of it is small and far
 sets: the comparison is what counts.
 
 `make results` runs everything again and writes this page; nothing in it is entered by hand.
+
+The objectives of ranking, of groups, of very many classes and the spectral risks have a page of their own, against their
+peers: [objectives on real data](results-objectives.md).
 """
 
 

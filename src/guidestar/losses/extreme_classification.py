@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from guidestar import distributed
 from guidestar.duals import Dual
@@ -12,7 +15,7 @@ from guidestar.risks.base import as_mask
 from guidestar.risks.kl import KL
 from guidestar.risks.mean import Mean
 from guidestar.schedules import Scent, Schedule
-from guidestar.state import math_dtype
+from guidestar.state import math_dtype, may_look
 
 _SCENT = Scent(100.0)
 
@@ -152,20 +155,50 @@ def log_mean_ratio(
         mask = torch.ones(labels.shape, dtype=torch.bool, device=logits.device)
     else:
         mask = as_mask(logits[:, 0], mask)
-        logits = torch.where(mask.unsqueeze(1), logits, 0.0)  # a NaN that is masked must not reach the gradient
-    column = labels.unsqueeze(1)
-    shifted = logits - logits.gather(1, column)  # R of section 6.3
+        if not may_look(mask) or not mask.all():
+            logits = torch.where(mask.unsqueeze(1), logits, 0.0)  # a NaN that is masked must not reach the gradient
     own = 0.0 if counts is not None else 1.0
     if counts is None:
         counts = torch.zeros(logits.shape[1], dtype=dtype, device=logits.device).index_add_(0, labels, mask.to(dtype))
         counts = distributed.mean(counts) * distributed.world_size() if learning else counts
-    counts = counts.to(shifted)
-    hidden = torch.finfo(dtype).min / 4  # finite: a row without any draw has no NaN gradient
-    terms = torch.where(counts > 0, shifted + counts.clamp(min=1e-30).log(), hidden)
-    others = (counts[labels] - own).unsqueeze(1)  # the draws of the own class: exp(0) each, no gradient
-    terms = terms.scatter(1, column, torch.where(others > 0, others.clamp(min=1e-30).log(), hidden))
+    counts = counts.to(logits)
     draws = counts.sum() - own
-    return torch.logsumexp(terms, 1) - draws.clamp(min=1e-30).log(), mask & (draws > 0)
+    if logits.shape[1] == 0:  # and no rows
+        return logits.sum(1), mask
+    total: Tensor = _LogSumRatio.apply(logits, labels, counts, own)  # type: ignore[assignment]
+    return total - draws.clamp(min=1e-30).log(), mask & (draws > 0)
+
+
+class _LogSumRatio(torch.autograd.Function):
+    r"""$\log \sum_k c_k e^{s_{ik} - s_{iy_i}}$ of each row, less `own` of the draws $c_{y_i}$ of its own class.
+
+    Autograd would keep four tensors of the size of the logits; their gradient needs only the exponentials.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: Tensor, own: float) -> Tensor:
+        column = labels.unsqueeze(1)
+        info = torch.finfo(logits.dtype)
+        hidden = info.min / 4  # finite: a row without any draw has no NaN gradient
+        terms = logits - logits.gather(1, column)  # R of section 6.3
+        terms.scatter_(1, column, hidden)
+        if not may_look(counts) or not (counts > 0).all():
+            terms.masked_fill_(counts <= 0, hidden)
+        same = (counts[labels] - own).clamp_(min=0)  # the draws of the own class: exp(0) each, no gradient
+        floor = torch.where(same > 0, 0.0, hidden)
+        top = torch.maximum(terms.amax(1), floor).clamp_(max=info.max)  # inf - inf would be NaN
+        ratios = terms.sub_(top.unsqueeze(1)).exp_()
+        others = ratios @ counts
+        total = torch.addcmul(others, same, torch.exp(floor - top)).clamp_(min=info.tiny)
+        ctx.save_for_backward(ratios, counts, column, others / total, total)
+        return total.log() + top
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        ratios, counts, column, share, total = ctx.saved_tensors
+        slope = (ratios * (grad / total).unsqueeze(1)).mul_(counts)
+        return slope.scatter_(1, column, -(grad * share).unsqueeze(1)), None, None, None
 
 
 def _check(logits: Tensor, labels: Tensor, counts: Tensor | None) -> None:
