@@ -82,6 +82,43 @@ def test_another_sample_of_the_same_class_is_a_draw_with_ratio_one_and_no_gradie
     assert not torch.autograd.grad(loss, same)[0].any()
 
 
+def test_classes_that_nobody_drew_are_ignored_whatever_their_logits_and_weighted_draws_are_exact() -> None:
+    scores, labels = logits(6).detach(), LABELS[0]
+    for counts in (None, torch.tensor([2.0, 0.0, 0.25, 0.0, 1.5], dtype=torch.float64)):
+        bad = scores.clone()
+        bad[:, [1, 3]] = math.nan
+        bad.requires_grad_()
+        found, active = log_mean_ratio(bad, labels, counts=counts)
+        clean = scores.clone().requires_grad_()
+        drawn = torch.bincount(labels, minlength=5).double().repeat(6, 1) if counts is None else counts.repeat(6, 1)
+        if counts is None:
+            drawn[range(6), labels] -= 1
+        own = clean.gather(1, labels.unsqueeze(1))
+        expected = ((drawn * torch.exp(clean - own)).sum(1) / drawn.sum(1)).log()
+        torch.testing.assert_close(found, expected, **TIGHT)
+        (gradient,), (right,) = (torch.autograd.grad((v**2).sum(), s) for v, s in ((found, bad), (expected, clean)))
+        torch.testing.assert_close(gradient, right, **TIGHT)
+        assert active.all()
+
+
+def test_rows_without_a_draw_have_no_gradient() -> None:
+    scores = logits(7)
+    for found, active in (
+        log_mean_ratio(scores, LABELS[0], counts=torch.zeros(5)),
+        log_mean_ratio(scores[:1], LABELS[0][:1]),
+    ):
+        assert not active.any()
+        assert not torch.autograd.grad(found.sum(), scores)[0].any()
+
+
+def test_an_infinite_ratio_is_an_infinite_value() -> None:
+    scores = logits(8).detach()
+    scores[0, 2] = math.inf
+    found, _ = log_mean_ratio(scores, LABELS[0])
+    assert found[0] == math.inf
+    assert torch.isfinite(found[3:5]).all()
+
+
 def run(loss: ExtremeClassificationLoss, scale: float = 1.0, steps: int = 3) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Logits, value and gradient of each step."""
     out = []

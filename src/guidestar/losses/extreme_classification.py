@@ -80,7 +80,7 @@ class ExtremeClassificationLoss(Loss):
         >>> loss = ExtremeClassificationLoss(num_rows=10)
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]], requires_grad=True)
         >>> loss(logits, torch.tensor([0, 1, 1]), torch.tensor([4, 7, 1]))
-        tensor(-0.8815, grad_fn=<WhereBackward0>)
+        tensor(-0.8815, grad_fn=<MeanBackward1>)
     """
 
     def __init__(self, num_rows: int, *, gamma: float | Schedule = _SCENT, dual_lr: float | None = None) -> None:
@@ -108,7 +108,8 @@ class ExtremeClassificationLoss(Loss):
         estimate, active = log_mean_ratio(logits, labels, counts=counts, mask=mask, learning=learning)
         if self.dual is not None and learning:
             return self.mean(self._descend(self.dual, estimate, index, active), mask=active)
-        return self.mean(self.risk.finish(estimate, index, active), mask=active)  # Alg. 26, steps 6 and 8
+        some = None if may_look(active) and active.numel() and active.all() else active
+        return self.mean(self.risk.finish(estimate, index, some), mask=some)  # Alg. 26, steps 6 and 8
 
     @staticmethod
     def _descend(dual: Dual, estimate: Tensor, index: Tensor | None, active: Tensor) -> Tensor:
@@ -160,45 +161,47 @@ def log_mean_ratio(
     own = 0.0 if counts is not None else 1.0
     if counts is None:
         counts = torch.zeros(logits.shape[1], dtype=dtype, device=logits.device).index_add_(0, labels, mask.to(dtype))
-        counts = distributed.mean(counts) * distributed.world_size() if learning else counts
+        ranks = distributed.world_size() if learning else 1
+        counts = distributed.mean(counts) * ranks if ranks > 1 else counts
     counts = counts.to(logits)
     draws = counts.sum() - own
+    mask = mask & (draws > 0)
     if logits.shape[1] == 0:  # and no rows
         return logits.sum(1), mask
-    total: Tensor = _LogSumRatio.apply(logits, labels, counts, own)  # type: ignore[assignment]
-    return total - draws.clamp(min=1e-30).log(), mask & (draws > 0)
+    ratio: Tensor = _LogMeanRatio.apply(logits, labels, counts, own, draws)  # type: ignore[assignment]
+    return ratio, mask
 
 
-class _LogSumRatio(torch.autograd.Function):
-    r"""$\log \sum_k c_k e^{s_{ik} - s_{iy_i}}$ of each row, less `own` of the draws $c_{y_i}$ of its own class.
+class _LogMeanRatio(torch.autograd.Function):
+    r"""$\log \frac{1}{draws} \sum_k c_k e^{s_{ik} - s_{iy_i}}$ of each row, with `own` draws less of its class $y_i$.
 
-    Autograd would keep four tensors of the size of the logits; their gradient needs only the exponentials.
+    Autograd would keep several tensors of the size of the logits; the gradient needs one, the softmax over the others.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: Tensor, own: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: Tensor, own: float, draws: Tensor) -> Tensor:
         column = labels.unsqueeze(1)
-        info = torch.finfo(logits.dtype)
-        hidden = info.min / 4  # finite: a row without any draw has no NaN gradient
+        hidden = torch.finfo(logits.dtype).min / 4  # finite: a row without any draw has no NaN gradient
         terms = logits - logits.gather(1, column)  # R of section 6.3
+        if not may_look(counts) or not (counts == 1).all():
+            terms.add_(counts.clamp(min=1e-30).log()).masked_fill_(counts <= 0, hidden)
         terms.scatter_(1, column, hidden)
-        if not may_look(counts) or not (counts > 0).all():
-            terms.masked_fill_(counts <= 0, hidden)
-        same = (counts[labels] - own).clamp_(min=0)  # the draws of the own class: exp(0) each, no gradient
-        floor = torch.where(same > 0, 0.0, hidden)
-        top = torch.maximum(terms.amax(1), floor).clamp_(max=info.max)  # inf - inf would be NaN
-        ratios = terms.sub_(top.unsqueeze(1)).exp_()
-        others = ratios @ counts
-        total = torch.addcmul(others, same, torch.exp(floor - top)).clamp_(min=info.tiny)
-        ctx.save_for_backward(ratios, counts, column, others / total, total)
-        return total.log() + top
+        weights = torch.softmax(terms, 1)
+        top = terms.amax(1)
+        # Where the largest term is infinite the weights are NaN, and the sum is infinite.
+        others = top - weights.amax(1).nan_to_num_(1.0).log_()
+        same = (counts[labels] - own).clamp_(min=0).log_()  # draws of the own class: exp(0) each, no gradient
+        total = torch.logaddexp(others, same)
+        share = torch.exp(others - total).masked_fill_(top <= hidden, 0.0)  # no draw of another class: no gradient
+        ctx.save_for_backward(weights, column, share)
+        return total.sub_(draws.clamp(min=1e-30).log_())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        ratios, counts, column, share, total = ctx.saved_tensors
-        slope = (ratios * (grad / total).unsqueeze(1)).mul_(counts)
-        return slope.scatter_(1, column, -(grad * share).unsqueeze(1)), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        weights, column, share = ctx.saved_tensors
+        slope = (grad * share).unsqueeze(1)
+        return (weights * slope).scatter_(1, column, -slope), None, None, None, None
 
 
 def _check(logits: Tensor, labels: Tensor, counts: Tensor | None) -> None:
