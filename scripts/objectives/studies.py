@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import adult, films, lists, longtail, movielens, omniglot, spectral
+from . import adult, films, iwildcam, lists, longtail, movielens, omniglot, sources, spectral
 from .study import Study
 
 STUDIES: dict[str, Study] = {
@@ -15,6 +15,8 @@ STUDIES: dict[str, Study] = {
         omniglot.STUDY,
         *spectral.STUDIES,
         longtail.STUDY,
+        iwildcam.STUDY,
+        sources.STUDY,
     )
 }
 
