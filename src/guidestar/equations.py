@@ -64,7 +64,7 @@ class Entry:
 
 
 def find(query: str) -> list[Entry]:
-    """The places that an equation, an algorithm, a section or a word is at, sorted by file and line.
+    """The places that an equation, an algorithm, a section or a word is at, by file and line; estimators, which use them, last.
 
     Args:
         query: `6.121`, `Eq. 6.121`, `6.45 to 6.47`; `Alg. 24` or `24`; `Section 6.9`; or a word such as `SOX`, which is
@@ -74,10 +74,10 @@ def find(query: str) -> list[Entry]:
         UserError: `query` is blank.
 
     Example:
-        >>> find("6.117")[0].name
-        'guidestar.risks.cvar.CVaR'
-        >>> [entry.name for entry in find("ABSGD")]
-        ['guidestar.losses.drrho_cross_entropy.DRRhoCrossEntropyLoss', 'guidestar.risks.kl.KL']
+        >>> find("6.116")[0].name
+        'guidestar.risks.cvar.TopK'
+        >>> find("SOAP")[1].name
+        'guidestar.losses.average_precision.AveragePrecisionLoss'
     """
     query = query.strip()
     if not query:
@@ -86,6 +86,7 @@ def find(query: str) -> list[Entry]:
     modules = [Module(path) for path in _files()]
     found = [entry for module in modules for entry in (module.numbered() if wanted else module.mentioning(query))]
     found = [entry for entry in found if not wanted or entry.number in wanted]
+    found.sort(key=lambda entry: entry.file.startswith("estimators"))
     tests = _tests()
     return [Entry(e.number, e.file, e.line, e.name, _test_of(e, tests)) for e in found]
 

@@ -66,8 +66,8 @@ class AUCMarginLoss(Loss):
     Example:
         >>> loss = AUCMarginLoss(margin=1.0, lr=0.5)
         >>> scores = torch.tensor([0.5, -0.5], requires_grad=True)
-        >>> loss(scores, torch.tensor([0, 1]))
-        tensor(0.5000, grad_fn=<MeanBackward0>)
+        >>> loss(scores, torch.tensor([0, 1])).item()
+        0.5
         >>> loss.alpha.values(torch.tensor([0]))
         tensor([1.])
     """
