@@ -92,8 +92,10 @@ class Dual(Stateful):
         self._index = index
         return self._leaf
 
-    def values(self, index: Tensor | None = None) -> Tensor:
+    def values(self, index: Tensor | None = None, *, checked: bool = False) -> Tensor:
         """The variables of the rows `index` (the single one without), outside the graph.
+
+        `checked`: the index is what `memory.on_device` gave, and is not checked again.
 
         Raises:
             ValueError: `index` is missing with many rows.
@@ -102,7 +104,7 @@ class Dual(Stateful):
             if len(self.memory) > 1:
                 raise ValueError(f"`index` is needed: there are {len(self.memory)} rows. Pass the row of each value.")
             return self.memory.read(self.memory.first())
-        return self.memory.read(index)
+        return self.memory.read(index, checked=checked)
 
     def step(self, objective: Tensor) -> None:
         """Move the rows that `rows` gave last by the gradient of `objective.sum()`; the graph is kept."""
@@ -118,7 +120,15 @@ class Dual(Stateful):
         self.move(gradient, self._index)
         self._leaf = None
 
-    def move(self, gradient: Tensor, index: Tensor | None = None, active: Tensor | None = None) -> None:
+    def move(
+        self,
+        gradient: Tensor,
+        index: Tensor | None = None,
+        active: Tensor | None = None,
+        *,
+        checked: bool = False,
+        distinct: bool = False,
+    ) -> None:
         """Move the rows by a gradient that is known in closed form; those where `active` is false stay.
 
         Args:
@@ -126,28 +136,31 @@ class Dual(Stateful):
                 moves by its mean.
             index: row numbers, or None for the single row.
             active: bool, shape of `gradient`; entries that are false do not count.
+            checked: the index is what `memory.on_device` gave, and is not checked again.
+            distinct: it is known that no two entries of the index are equal.
         """
         if not self.training:
             return
-        gradient = gradient.detach()
+        gradient, memory = gradient.detach(), self.memory
         if index is None:
-            rows = self.memory.first()
+            rows = memory.first()
             gradient, active = _single(gradient, active)
         else:
-            rows = distributed.gather(self.memory.on_device(index.reshape(-1)))
+            rows = distributed.gather(index.reshape(-1) if checked else memory.on_device(index.reshape(-1)))
             gradient = distributed.gather(gradient.reshape(-1))
             active = None if active is None else distributed.gather(active.reshape(-1))
-            gradient = merge_duplicates(rows, gradient, active=active)
+            if not distinct or len(rows) > index.numel():  # other ranks may have the same
+                gradient = merge_duplicates(rows, gradient, active=active)
         if self.velocity is not None:
             gradient = (
                 self.momentum * self.velocity.read(rows, checked=True).to(gradient) + (1 - self.momentum) * gradient
             )  # Eq. 6.2
             self.velocity.write(rows, gradient, active, checked=True)
-        before = self.memory.read(rows, checked=True).to(gradient.dtype)
+        before = memory.read(rows, checked=True).to(gradient.dtype)
         if self.lr_cut is not None:
             gradient = torch.where(before <= self.lr_cut[0], gradient * self.lr_cut[1], gradient)
         moved = torch.add(before, gradient, alpha=self.sign * self.lr)
-        self.memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active, checked=True)
+        memory.write(rows, moved if self.bounds == FREE else moved.clamp(*self.bounds), active, checked=True)
 
     def extra_repr(self) -> str:
         return f"lr={self.lr}, momentum={self.momentum}, bounds={self.bounds}, maximise={self.sign > 0}"

@@ -7,6 +7,7 @@ because an average of many small steps is lost in 8 bits of mantissa. (`.double(
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -97,26 +98,26 @@ class PerSampleState(nn.Module):
         if not self.writable or (index is not None and index.numel() == 0):
             return
         if index is None:
-            row, values, finite = self.values[0], values.detach(), values.isfinite().all()
-            row.copy_(torch.where(finite if active is None else active & finite, values, row))
+            row, values, good = self.values[0], values.detach(), values.isfinite().all()
+            row.copy_(torch.where(good if active is None else active & good, values, row))
             return
         if index.ndim == 0:
             index, values = index.reshape(1), values.unsqueeze(0)
             active = None if active is None else active.reshape(1)
         rows = index if checked else self.on_device(index)
-        values = values.detach().to(self.values.dtype)
-        finite = values.isfinite().reshape(len(values), -1).all(1)
-        if not may_look(finite) or not finite.all():
-            values = torch.where(expand(finite, values), values, _rows_of(self.values, rows))
+        memory, values = self.values, values.detach().to(self.values.dtype)
+        if not all_finite(values):
+            good = values.isfinite().reshape(len(values), -1).all(1)
+            values = torch.where(expand(good, values), values, _rows_of(memory, rows))
         if active is not None and may_look(active):
             rows, values = rows[active], values[active]
         elif active is not None:
             # No data-dependent shapes: an inactive entry repeats the first active one (or what is stored, if none is).
             first = active.to(torch.int8).argmax().reshape(1)
-            spare = torch.where(active.any(), values[first], self.values[rows[first]])
+            spare = torch.where(active.any(), values[first], memory[rows[first]])
             rows = torch.where(active, rows, rows[first])
             values = torch.where(expand(active, values), values, spare)
-        self.values.index_copy_(0, rows, values)
+        memory.index_copy_(0, rows, values)
 
     def on_device(self, index: Tensor) -> Tensor:
         """`index` where the rows are, checked first if that costs no synchronisation (an index on the CPU).
@@ -128,7 +129,7 @@ class PerSampleState(nn.Module):
         if index.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"`index` must be an int64 tensor of row numbers. Found dtype {index.dtype}.")
         if may_look(index) and index.numel():
-            low, high = (bound.item() for bound in torch.aminmax(index))
+            low, high = (bound.item() for bound in (torch.aminmax(index) if index.numel() > 1 else (index, index)))
             if low < 0 or high >= len(self):
                 raise IndexError(
                     f"`index` must lie in [0, {len(self)}), one row for each of the {len(self)} rows of memory. Found "
@@ -289,35 +290,32 @@ def math_dtype(values: Tensor) -> torch.dtype:
 
 
 def expand(flags: Tensor, like: Tensor) -> Tensor:
-    """`flags` `[R]` with trailing dimensions of size 1, so that it broadcasts against `like` `[R, ...]`.
-
-    Example:
-        >>> expand(torch.ones(2), torch.ones(2, 3)).shape
-        torch.Size([2, 1])
-    """
+    """`flags` `[R]` with trailing dimensions of size 1, so that it broadcasts against `like` `[R, ...]`."""
     return flags.reshape((*flags.shape, *([1] * (like.ndim - flags.ndim))))
 
 
 def may_look(values: Tensor) -> bool:
-    """Whether looking at values costs no synchronisation and no graph break: on a CPU, and not compiling.
-
-    Example:
-        >>> may_look(torch.zeros(1))
-        True
-    """
+    """Whether looking at values costs no synchronisation and no graph break: on a CPU, and not compiling."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _distinct(index: Tensor) -> bool:
-    ordered = np.sort(index.numpy())  # several times faster than torch's
-    return not (ordered[1:] == ordered[:-1]).any()
+def all_finite(values: Tensor) -> bool:
+    """Whether all of `values` are known to be finite: where looking is free, and their sum does not overflow."""
+    return may_look(values) and math.isfinite(values.sum().item())
+
+
+def distinct(index: Tensor) -> bool:
+    """Whether it is known that no two entries of `index` `[R]` are equal."""
+    if may_look(index) and len(index) > 256:
+        ordered = np.sort(index.numpy())  # several times faster than torch's
+        return not (ordered[1:] == ordered[:-1]).any()
+    return may_look(index) and len(set(index.tolist())) == len(index)
 
 
 def merge_duplicates(index: Tensor, values: Tensor, *, active: Tensor | None = None, log_space: bool = False) -> Tensor:
     """The mean of `values` `[R, ...]` over equal entries of `index` `[R]`, at each of them.
 
     Entries where `active` `[R]` is false keep their own value and count in no other's mean.
-
     In log space the mean is that of exp(values). The shapes do not depend on the data, and neither cost nor memory on
     the number of rows that exist: the indices are sorted and equal neighbours share a segment.
 
@@ -329,7 +327,7 @@ def merge_duplicates(index: Tensor, values: Tensor, *, active: Tensor | None = N
         return values
     if active is not None:  # a number of its own for each that does not count, below all rows
         index = torch.where(active, index, -1 - torch.arange(len(index), device=index.device))
-    if may_look(index) and _distinct(index):
+    if distinct(index):
         return values
     order = torch.argsort(index, stable=True)
     ordered = index[order]

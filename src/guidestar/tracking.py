@@ -7,7 +7,7 @@ from torch import Tensor
 
 from guidestar import distributed
 from guidestar.schedules import Cosine, Scent, Schedule, as_schedule, is_mini_batch
-from guidestar.state import UNSEEN, Epoch, PerSampleState, Stateful, expand, math_dtype, merge_duplicates
+from guidestar.state import UNSEEN, Epoch, PerSampleState, Stateful, all_finite, expand, math_dtype, merge_duplicates
 
 
 class Tracker(Stateful):
@@ -186,7 +186,8 @@ class Tracker(Stateful):
             if previous is not None:
                 correction = (1 - gamma) if self.gamma_prime is None else self.gamma_prime
                 mixed = mixed + correction * (new - previous)
-        mixed = torch.where(old == UNSEEN, new, mixed)
+        if not all_finite(mixed):  # else no row was unseen: a mean with infinity is not finite
+            mixed = torch.where(old == UNSEEN, new, mixed)
         memory.write(rows, mixed, active, checked=True)
         return mixed
 

@@ -9,7 +9,7 @@ from guidestar.losses.base import Loss
 from guidestar.ranking.rows import Surrogate, row_sums
 from guidestar.ranking.sides import Sides, both_sides, check_surrogate
 from guidestar.schedules import Schedule
-from guidestar.state import Counter
+from guidestar.state import Counter, may_look
 from guidestar.surrogates import squared_hinge
 from guidestar.tracking import Tracker
 
@@ -97,7 +97,7 @@ class AveragePrecisionLoss(Loss):
         average = rank_means(sides, self.surrogate)
         if learning:
             average = self.tracker(average, sides.rows, active=sides.active)  # Alg. 28, step 5
-        return sides.mean(-precision(average[..., 0], average[..., 1]))  # Eq. 6.22
+        return sides.mean(-precision(*average.unbind(-1)))  # Eq. 6.22
 
     def extra_repr(self) -> str:
         return f"num_labels={self.num_labels}"
@@ -123,5 +123,7 @@ def precision(above_positives: Tensor, above: Tensor) -> Tensor:
         >>> precision(torch.tensor([1.0, 0.0]), torch.tensor([4.0, 0.0]))
         tensor([0.2500, 1.0000])
     """
+    if may_look(above) and above.numel() and above.detach().amin().item() > 0:
+        return above_positives / above
     alone = above == 0
     return torch.where(alone, 1.0, above_positives) / torch.where(alone, 1.0, above)

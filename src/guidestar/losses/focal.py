@@ -69,7 +69,7 @@ class FocalLoss(Loss):
         """The mean over the batch."""
         if logits.ndim == 1:
             logits, positive, mask = binary_labels(logits, labels, mask)
-            signed = torch.where(positive, logits, -logits)
+            signed = logits * torch.full_like(logits, -1.0).masked_fill_(positive, 1.0)
             log_right, log_wrong = functional.logsigmoid(signed), functional.logsigmoid(-signed)
             weights = None if self.alpha is None else self._binary_weights(positive, logits)
         else:
@@ -80,16 +80,15 @@ class FocalLoss(Loss):
             others = logits.masked_fill(own, -float("inf"))
             log_right, log_wrong = logits.gather(1, column).squeeze(1) - total, torch.logsumexp(others, -1) - total
             weights = None if self.alpha is None else self._class_weights(labels, logits)
-        losses = -torch.exp(self.gamma * log_wrong) * log_right
-        return self.risk(losses if weights is None else weights * losses, mask=mask)
+        losses = torch.exp(self.gamma * log_wrong) * log_right
+        return self.risk(-losses if weights is None else losses * -weights, mask=mask)
 
     def _binary_weights(self, positive: Tensor, logits: Tensor) -> Tensor:
         if not isinstance(self.alpha, float):
             raise ValueError(
                 "`alpha` must be one number, the weight of label 1, for logits [B]. Found one for each class."
             )
-        right = positive.to(logits.dtype)
-        return self.alpha * right + (1.0 - self.alpha) * (1.0 - right)
+        return torch.full_like(logits, 1.0 - self.alpha).masked_fill_(positive, self.alpha)
 
     def _class_weights(self, labels: Tensor, logits: Tensor) -> Tensor:
         if not isinstance(self.alpha, Tensor):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from guidestar.risks.base import as_mask
-from guidestar.state import math_dtype
+from guidestar.state import math_dtype, may_look
 
 
 def class_batch(logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -69,14 +69,14 @@ def binary_labels(logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[
         mask = as_mask(logits, mask)
         logits = torch.where(mask, logits, 0.0)
         labels = torch.where(mask.to(labels.device), labels, 0)
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        other = labels[(labels != 0) & (labels != 1)]
-        if other.numel():
-            raise ValueError(
-                f"`labels` must be 0 or 1 for logits [B]. Found {other[0].item()}. For labels of -1 and 1 pass "
-                "(labels > 0); for several classes pass logits [B, C]."
-            )
-    return logits, (labels == 1).to(logits.device), mask
+    positive = labels == 1
+    if may_look(labels) and not (positive | (labels == 0)).all():
+        other = labels[~positive & (labels != 0)]
+        raise ValueError(
+            f"`labels` must be 0 or 1 for logits [B]. Found {other[0].item()}. For labels of -1 and 1 pass "
+            "(labels > 0); for several classes pass logits [B, C]."
+        )
+    return logits, positive.to(logits.device), mask
 
 
 def check_class_weights(name: str, values: Tensor, logits: Tensor) -> Tensor:

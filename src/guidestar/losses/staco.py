@@ -11,7 +11,7 @@ from guidestar.ranking.rows import Surrogate, row_hinge_means
 from guidestar.ranking.sides import Sides, both_sides, check_surrogate, negatives_risk, positives_risk
 from guidestar.risks.base import check_positive, check_share
 from guidestar.risks.cvar import TopK
-from guidestar.state import Counter
+from guidestar.state import Counter, distinct
 from guidestar.surrogates import squared_hinge
 
 
@@ -115,14 +115,20 @@ class STACOLoss(Loss):
     def _min_max(self, sides: Sides) -> Tensor:
         """The min-max objective of each label, `[L]`."""
         pos, rows, active, top = sides.pos, sides.rows, sides.active, 1.0 - self.alpha
-        nu = self.threshold.values(rows).to(pos.dtype).expand(pos.shape)
-        outer = self.outer.values(sides.labels).to(pos.dtype)
+        threshold, weight, duals_of_labels = self.threshold, self.weight, self.outer
+        # Both memories have the same rows: one look at the index is enough.
+        rows = None if rows is None else threshold.memory.on_device(rows)
+        single = rows is not None and distinct(rows.reshape(-1))
+        labels = duals_of_labels.memory.on_device(sides.labels)
+        nu = threshold.values(rows, checked=True).to(pos.dtype)
+        outer = duals_of_labels.values(labels, checked=True).to(pos.dtype)
         excess, slope = row_hinge_means(pos, sides.neg, self.surrogate, nu, weights=sides.weights)
-        inner = excess / self.beta + nu - outer.unsqueeze(1)
-        self.weight.move(inner.detach(), rows, active)  # Alg. 31, step 6
-        y = self.weight.values(rows).to(pos.dtype).expand(pos.shape)
-        self.threshold.move(y * (1.0 + slope / self.beta), rows, active)  # Alg. 31, step 6
-        self.outer.move(1.0 - sides.positive_mean(y) / top, sides.labels, sides.learnable)  # Alg. 31, step 9
+        inner = torch.add(nu - outer.unsqueeze(1), excess, alpha=1.0 / self.beta)
+        weight.move(inner, rows, active, checked=True, distinct=single)  # Alg. 31, step 6
+        y = weight.values(rows, checked=True).to(pos.dtype).expand(pos.shape)
+        threshold.move(y * (1.0 + slope / self.beta), rows, active, checked=True, distinct=single)  # Alg. 31, step 6
+        by_label = 1.0 - sides.positive_mean(y) / top
+        duals_of_labels.move(by_label, labels, sides.learnable, checked=True)  # Alg. 31, step 9
         return outer + sides.positive_mean(y * inner) / top  # Eq. 6.32, divided by (1 - alpha) beta
 
     def _in_batch(self, sides: Sides) -> Tensor:

@@ -89,6 +89,13 @@ class BinaryBatch:
 
     def split(self) -> Split:
         """Positives and negatives of each label. Under torch.compile, where shapes are fixed, P = N = B with masks."""
+        if (
+            self.complete
+            and self.sizes is not None
+            and len(self.scores) == 1
+            and _known(self.sizes) == self.scores.numel()
+        ):
+            return self._halves(int(self.sizes[0][0]))
         scores, sizes = self.scores, self.sizes or (None, None)
         pos, pos_mask = _compact(self.positive, sizes[0])
         neg, neg_mask = _compact(self.negative, sizes[1])
@@ -98,6 +105,14 @@ class BinaryBatch:
         if rows is not None and pos_mask is not None:
             rows = torch.where(pos_mask, rows, 0)  # it exists; the number at an entry that isn't positive may not
         return Split(_take(scores, pos, pos_mask), pos_mask, _take(scores, neg, neg_mask), neg_mask, rows)
+
+    def _halves(self, count: int) -> Split:
+        """The split of one label of which all is known, on a CPU: the positives first, by one selection."""
+        which = self.positive[0].numpy()
+        order = torch.from_numpy(np.concatenate((which.nonzero()[0], (~which).nonzero()[0])))
+        pos, neg = self.scores.index_select(1, order).split((count, len(order) - count), 1)
+        rows = None if self.rows is None else self.rows.index_select(1, order[:count])
+        return Split(pos, None, neg, None, rows)
 
     def mean_over_labels(self, values: Tensor) -> Tensor:
         """Mean of `values` `[L]` over the labels that have both classes; a zero in the graph where none has.
@@ -152,7 +167,7 @@ def binary_batch(
     rows = None if rows is None else _by_label(rows)
     positive, negative = labels == 1, labels == 0
     sizes = _sizes(positive, negative) if may_look(labels) else None
-    complete = sizes is not None and sizes[0].sum() + sizes[1].sum() == labels.numel()
+    complete = sizes is not None and _known(sizes) == labels.numel()
     if counted is not None or not complete:
         known = positive | negative
         if sizes is not None and not complete:
@@ -166,7 +181,8 @@ def binary_batch(
         learnable, complete = positive.any(1) & negative.any(1), False
     else:
         both = (sizes[0] > 0) & (sizes[1] > 0)
-        learnable, complete = torch.from_numpy(both), len(both) > 0 and bool(both.all())
+        learnable = torch.from_numpy(both)
+        complete = bool(both[0]) if len(both) == 1 else len(both) > 0 and bool(both.all())
     return BinaryBatch(scores, positive, negative, rows, single, learnable, complete, sizes)
 
 
@@ -191,6 +207,11 @@ def _sizes(positive: Tensor, negative: Tensor) -> Sizes:
     if len(positive) == 1:  # much faster than with an axis
         return np.array([np.count_nonzero(positive.numpy())]), np.array([np.count_nonzero(negative.numpy())])
     return np.count_nonzero(positive.numpy(), axis=1), np.count_nonzero(negative.numpy(), axis=1)
+
+
+def _known(sizes: Sizes) -> int:
+    """How many scores have a label."""
+    return int(sizes[0][0] + sizes[1][0]) if len(sizes[0]) == 1 else int(sizes[0].sum() + sizes[1].sum())
 
 
 def _compact(which: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor | None]:

@@ -93,14 +93,14 @@ def row_log_mean_exp(
         # Where no weight is positive, a mean of equal weights is made and then dropped: log 0 has no gradient.
         log_weights = torch.where(some, weights.detach().to(others.dtype) / _total(others, weights), 1.0).log()
 
-    def log_means(anchors: Tensor, others: Tensor, tau: Tensor) -> Tensor:
-        scaled = surrogate(_differences(anchors, others)) / tau.unsqueeze(-1)
+    def log_means(anchors: Tensor, others: Tensor, *temperatures: Tensor) -> Tensor:
+        scaled = surrogate(_differences(anchors, others)) / (temperatures[0].unsqueeze(-1) if temperatures else tau)
         if log_weights is None:
             return torch.logsumexp(scaled, -1) - math.log(others.shape[-1])
         return torch.logsumexp(scaled + log_weights.unsqueeze(-2), -1)
 
-    tau = torch.as_tensor(tau, dtype=anchors.dtype, device=anchors.device)
-    result = _apply(log_means, anchors, others, tau.expand(anchors.shape))
+    own = (tau.to(anchors).expand(anchors.shape),) if isinstance(tau, Tensor) else ()
+    result = _apply(log_means, anchors, others, *own)
     return result if some is None else torch.where(some, result, 0.0)
 
 
@@ -130,7 +130,8 @@ def row_hinge_means(
         HingeMeans(mean=tensor([0.2500]), slope=tensor([-0.5000]))
     """
     total = _total(others, weights)
-    nu = nu.to(anchors.dtype).expand(anchors.shape)
+    nu = nu.to(anchors.dtype)
+    nu = nu if nu.shape == anchors.shape else nu.expand(anchors.shape)
     form = known_form(surrogate)
     if isinstance(form, Polynomial) and form.cut and _many(anchors, others, CLOSED_FROM):
         value, above = hinge_sums(anchors, others, weights, form, nu)

@@ -181,11 +181,13 @@ def _learning(risk: Risk) -> bool:
 def _cvar(risk: CVaR, sides: Sides, surrogate: Surrogate) -> Tensor:
     if sides.rows is None and len(risk.dual.memory) > 1 and not _learning(risk):
         return negatives_risk(TopK(risk.alpha), sides, surrogate)  # the best threshold of each row, where none is kept
-    nu = risk.dual.values(sides.rows).to(sides.pos.dtype)
-    excess, slope = row_hinge_means(sides.pos, sides.neg, surrogate, nu.expand(sides.pos.shape), weights=sides.weights)
+    dual = risk.dual
+    rows = None if sides.rows is None else dual.memory.on_device(sides.rows)
+    nu = dual.values(rows, checked=True).to(sides.pos.dtype)
+    excess, slope = row_hinge_means(sides.pos, sides.neg, surrogate, nu, weights=sides.weights)
     if _learning(risk):
-        risk.dual.move(1.0 + slope / risk.alpha, sides.rows, sides.active)  # Alg. 29, step 6
-    return excess / risk.alpha + nu  # Eq. 6.25
+        dual.move(1.0 + slope / risk.alpha, rows, sides.active, checked=True)  # Alg. 29, step 6
+    return torch.add(nu, excess, alpha=1.0 / risk.alpha)  # Eq. 6.25
 
 
 def positives_risk(risk: Risk, sides: Sides, values: Tensor) -> Tensor:

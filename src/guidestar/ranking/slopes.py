@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from guidestar import surrogates
 from guidestar.ranking.closed import Polynomial, polynomial
+from guidestar.state import all_finite
 
 #: Pairs of a tile, on a CPU (whose cache holds two) and elsewhere (where it must be worth its kernels).
 TILE = (1 << 16, 1 << 23)
@@ -124,6 +125,7 @@ class _Sums(torch.autograd.Function):
         parts = _Parts(anchors, others, weights, nu, form)
         pairs = parts.differences()
         total, above = _finish(ctx, parts.sums(pairs))
+        ctx.set_materialize_grads(False)
         ctx.form, ctx.slopes = form, parts.slopes(pairs)
         ctx.save_for_backward(anchors, others, weights, nu, above)
         return total, above
@@ -131,9 +133,11 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, above = gradients[0], ctx.saved_tensors[-1]
+        if g is None:
+            return None, None, None, None, None
         if torch.is_grad_enabled():  # a second derivative may be wanted
             return _with_graph(g, ctx.needs_input_grad, ctx.form, *ctx.saved_tensors[:4])
-        by_nu = None if above is None else -g * above
+        by_nu = -g * above if above is not None and ctx.needs_input_grad[3] else None
         return -g * ctx.slopes.sum(2), sum_over_anchors(ctx.slopes, g), None, by_nu, None
 
 
@@ -175,7 +179,9 @@ def _finish(ctx: Any, sums: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     if len(sums) == 1:
         return sums[0], None
     # To count what is above the threshold loses a NaN, which the sum has.
-    total, above = sums[0], torch.where(sums[0].isnan(), sums[0], sums[1])
+    total, above = sums
+    if not all_finite(total):
+        above = torch.where(total.isnan(), total, above)
     ctx.mark_non_differentiable(above)
     return total, above
 
@@ -210,6 +216,7 @@ class _Parts:
         form: Polynomial | Logistic,
     ) -> None:
         self.anchors, self.others, self.weights, self.nu, self.form = anchors, others, weights, nu, form
+        self.above: Tensor | None = None  # which pairs are, once `sums` has found it
 
     def tiles(self) -> Iterator[tuple[slice, slice, _Parts]]:
         """The rows and the anchors of each tile, and the tile."""
@@ -235,11 +242,14 @@ class _Parts:
         if self.nu is None:
             return [self._summed(values)]
         over = (values - self.nu.unsqueeze(2)).clamp_(min=0.0)
-        return [self._summed(over), self._summed(over.sign())]
+        total, self.above = self._summed(over), over.sign_()
+        return [total, self._summed(self.above)]
 
     def slopes(self, pairs: Tensor) -> Tensor:
         """The derivatives of the summands by the differences; `pairs` may be overwritten."""
-        above = None if self.nu is None else (self._values(pairs) > self.nu.unsqueeze(2)).to(pairs.dtype)
+        above = self.above
+        if above is None and self.nu is not None:
+            above = (self._values(pairs) > self.nu.unsqueeze(2)).to(pairs.dtype)
         if isinstance(self.form, Logistic):
             pairs = pairs.sigmoid_()
         else:
