@@ -98,8 +98,11 @@ class PerSampleState(nn.Module):
         if not self.writable or (index is not None and index.numel() == 0):
             return
         if index is None:
-            row, values, good = self.values[0], values.detach(), values.isfinite().all()
-            row.copy_(torch.where(good if active is None else active & good, values, row))
+            row, values = self.values[0], values.detach()
+            if active is not None or not all_finite(values):
+                good = values.isfinite().all()
+                values = torch.where(good if active is None else active & good, values, row)
+            row.copy_(values)
             return
         if index.ndim == 0:
             index, values = index.reshape(1), values.unsqueeze(0)
