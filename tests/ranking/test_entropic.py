@@ -119,3 +119,17 @@ def test_a_mask_is_weights_of_0_and_1(form, far, kept, monkeypatch) -> None:
     gradients = [torch.autograd.grad(value.sin().sum(), [anchors, others]) for value in made]
     for left, right in zip(*gradients, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [64, 10_000])
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.6])
+def test_padding_costs_no_digits(size, share) -> None:
+    rng = torch.Generator().manual_seed(0)
+    anchors = torch.randn(1, 20, generator=rng, dtype=torch.float64)
+    others = torch.randn(1, size, generator=rng, dtype=torch.float64)
+    counted = (torch.rand(1, size, generator=rng) < share).index_fill(1, torch.tensor([0]), True)
+    form = Polynomial(2, 1.0, cut=True)
+    expected = log_mean_exp(anchors, others[counted].unsqueeze(0), form, 1.0, None)
+    torch.testing.assert_close(log_mean_exp(anchors, others, form, 1.0, counted), expected, rtol=1e-12, atol=1e-12)
+    found = log_mean_exp(anchors.float(), others.float(), form, 1.0, counted)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=5e-6)

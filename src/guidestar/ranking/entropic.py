@@ -46,12 +46,13 @@ def log_mean_exp(anchors: Tensor, others: Tensor, form: Polynomial, tau: float, 
     """
     if weights is None:
         return _LogMeanExp.apply(anchors, others, None, None, form, tau)  # pyright: ignore[reportReturnType]
-    if weights.dtype == torch.bool:  # what does not count is below every margin, where its exponential is known
+    if weights.dtype == torch.bool and may_look(weights):
         pads = (~weights).sum(-1, keepdim=True, dtype=others.dtype)
-        some = pads < others.shape[-1]
-        kept = torch.where(weights | ~some, others, -float("inf"))
-        made = _LogMeanExp.apply(anchors, kept, None, torch.where(some, pads, 0.0), form, tau)
-        return torch.where(some, made, 0.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        # What does not count is below every margin, where its exponential is known and taken out again; of many more
+        # than those that count, that would cost the digits of the sum.
+        if pads.numel() and 2.0 * float(pads.amax()) <= others.shape[-1]:
+            kept = torch.where(weights, others, -float("inf"))
+            return _LogMeanExp.apply(anchors, kept, None, pads, form, tau)  # pyright: ignore[reportReturnType]
     weights = weights.detach().to(others.dtype)
     total = weights.sum(-1, keepdim=True)
     some = total > 0
