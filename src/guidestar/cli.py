@@ -312,15 +312,14 @@ def _process() -> int:
 
 
 def _short(path: Path) -> Path:
-    absolute = path.absolute()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+    absolute, here = path.absolute(), Path.cwd()
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
 def main() -> NoReturn:
     """Run the command line.
 
-    An error that a user can put right is one message and exit code 1; a run that a signal stopped ends with 128 and its
-    number, 130 for Ctrl-C.
+    An error that a user can put right is a message and exit code 1; a stopped run ends with 128 and the signal's number.
     """
     from guidestar.training.interrupt import Interrupted
 

@@ -100,8 +100,7 @@ class PerSampleState(nn.Module):
         if index is None:
             row, values = self.values[0], values.detach()
             if active is not None or not all_finite(values):
-                good = values.isfinite().all()
-                values = torch.where(good if active is None else active & good, values, row)
+                values = torch.where(values.isfinite().all() & (True if active is None else active), values, row)
             row.copy_(values)
             return
         if index.ndim == 0:

@@ -19,7 +19,6 @@ def batch(scores, labels, index=None, mask=None):
 )
 def test_labels_of_any_dtype(dtype) -> None:
     made = batch([0.1, 0.2, 0.3], torch.tensor([1, 0, 1]).to(dtype))
-    assert made.single
     assert made.positive.tolist() == [[True, False, True]]
     assert made.negative.tolist() == [[False, True, False]]
     assert made.learnable.tolist() == [True]
@@ -35,7 +34,6 @@ def test_labels_are_padded_to_the_longest() -> None:
     scores = torch.arange(12.0).reshape(4, 3).requires_grad_()
     labels = torch.tensor([[1, 0, 1], [0, 1, 1], [0, 1, 1], [0, 0, 1]])
     made = batch(scores, labels, torch.tensor([5, 6, 7, 8]))
-    assert not made.single
     assert made.learnable.tolist() == [True, True, False]
     split = made.split()
     assert split.pos.tolist() == [[0, 0, 0, 0], [4, 7, 4, 4], [0, 0, 0, 0]]  # scores of the third label do not count

@@ -59,7 +59,6 @@ class BinaryBatch:
         positive: which count as positive, bool `[L, B]`.
         negative: which count as negative, bool `[L, B]`; neither where masked or without a label.
         rows: memory rows of (sample, label), int64 `[L, B]`, or None without an index.
-        single: the scores had no dimension of labels.
         learnable: which labels have both classes, bool `[L]`.
         complete: it is known that every label has both classes, and that there is a label.
         sizes: the numbers of positives and of negatives of each label, on a CPU, where it costs nothing to know them.
@@ -69,7 +68,6 @@ class BinaryBatch:
     positive: Tensor
     negative: Tensor
     rows: Tensor | None
-    single: bool
     learnable: Tensor
     complete: bool
     sizes: Sizes | None
@@ -154,7 +152,6 @@ def binary_batch(
     """
     dtype = math_dtype(scores)
     _check_shapes(scores, labels, index, mask)
-    single = scores.ndim == 1
     scores, labels = scores.to(dtype), labels.detach().to(scores.device)
     counted = None if mask is None else _spread(mask.to(scores.device), scores)
     rows = None if index is None else _rows(index.detach().to(scores.device), scores)
@@ -183,7 +180,7 @@ def binary_batch(
         both = (sizes[0] > 0) & (sizes[1] > 0)
         learnable = torch.from_numpy(both)
         complete = bool(both[0]) if len(both) == 1 else len(both) > 0 and bool(both.all())
-    return BinaryBatch(scores, positive, negative, rows, single, learnable, complete, sizes)
+    return BinaryBatch(scores, positive, negative, rows, learnable, complete, sizes)
 
 
 def _by_label(values: Tensor) -> Tensor:
